@@ -1,9 +1,13 @@
+"""Tensors in shared memory: where one lies, and the sealed regions that hold them."""
+
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import mmap
 import os
+import threading
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -42,7 +46,13 @@ class SlotHandle:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def first(self, count: int) -> SlotHandle:
-        """The same memory, cut to the first `count` entries of the batch."""
+        """The same memory, cut to the first `count` entries of the batch.
+
+        Raises:
+            ValueError: The slot has fewer entries, so the cut would reach into its neighbour.
+        """
+        if not self.shape or not 0 <= count <= self.shape[0]:
+            raise ValueError(f"first {count} entries of a slot of shape {self.shape}")
         return SlotHandle(self.region, self.offset_bytes, (count, *self.shape[1:]), self.dtype)
 
 
@@ -55,14 +65,23 @@ class Region:
 
     Args:
         number: The number that handles carry.
-        fd: The memfd's descriptor. The region owns it from here on.
+        fd: The memfd's descriptor. The region owns it from here on, unless the constructor raises.
+
+    Raises:
+        ValueError: The descriptor is not sealed against shrinking, so a map of it could not be trusted.
     """
 
     def __init__(self, number: int, fd: int) -> None:
+        try:
+            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        except OSError:  # EINVAL: an ordinary file, which cannot have seals
+            seals = 0
+        if not seals & fcntl.F_SEAL_SHRINK:
+            raise ValueError(f"region {number} is not sealed against shrinking")
         self.number = number
         self.fd = fd
         self.size_bytes = os.fstat(fd).st_size
-        self._map = mmap.mmap(fd, self.size_bytes)
+        self._map: mmap.mmap | None = mmap.mmap(fd, self.size_bytes)
 
     @classmethod
     def create(cls, number: int, size_bytes: int) -> Region:
@@ -73,7 +92,7 @@ class Region:
         """
         fd = os.memfd_create("monocoque", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.posix_fallocate(fd, 0, aligned(size_bytes))
+            os.posix_fallocate(fd, 0, max(ALIGNMENT_BYTES, aligned(size_bytes)))
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             return cls(number, fd)
         except BaseException:
@@ -84,21 +103,37 @@ class Region:
         """The tensor at a handle, as an array over the shared memory; nothing is copied.
 
         Raises:
-            ValueError: The handle belongs to another region or reaches past the end.
+            ValueError: The handle belongs to another region, is misaligned, reaches past the end or is no
+                tensor at all; or the region was closed.
         """
+        if self._map is None:
+            raise ValueError(f"region {self.number} was closed")
         if handle.region != self.number:
             raise ValueError(f"handle of region {handle.region} used on region {self.number}")
+        if any(size < 0 for size in handle.shape):
+            raise ValueError(f"a slot of shape {handle.shape}")
+        itemsize = np.dtype(handle.dtype).itemsize
         end = handle.offset_bytes + handle.size_bytes
         if handle.offset_bytes < 0 or end > self.size_bytes:
-            raise ValueError(f"slot ends at byte {end}, region {self.number} has {self.size_bytes}")
-        return np.frombuffer(
-            self._map, handle.dtype, count=math.prod(handle.shape), offset=handle.offset_bytes
-        ).reshape(handle.shape)
+            raise ValueError(
+                f"slot of bytes {handle.offset_bytes} to {end}, region {self.number} has {self.size_bytes}"
+            )
+        if handle.offset_bytes % itemsize:
+            raise ValueError(f"{handle.dtype} slot at byte {handle.offset_bytes} is not aligned")
+        flat = np.frombuffer(self._map, handle.dtype, count=math.prod(handle.shape), offset=handle.offset_bytes)
+        return flat.reshape(handle.shape)
 
     def close(self) -> None:
-        """Give the mapping and the descriptor back. Arrays from `view` must be gone by then."""
-        self._map.close()
+        """Give the descriptor and the mapping back; a second call does nothing.
+
+        Arrays from `view` stay valid: the memory is unmapped with the last of them.
+        """
+        if self._map is None:
+            return
         os.close(self.fd)
+        with contextlib.suppress(BufferError):  # a view is alive and keeps the mapping
+            self._map.close()
+        self._map = None
 
     def __enter__(self) -> Region:
         return self
@@ -110,10 +145,16 @@ class Region:
 
 
 class RegionTable:
-    """The regions a process has mapped, by number: how a runtime turns handles into memory."""
+    """The regions a process has mapped, by number: how a runtime turns handles into memory.
+
+    Numbers are not used again, so a handle that outlives its region finds nothing rather than a stranger.
+    Regions may be added and removed by one thread while another looks handles up.
+    """
 
     def __init__(self) -> None:
         self._regions: dict[int, Region] = {}
+        self._highest = 0
+        self._lock = threading.Lock()
 
     def add(self, region: Region) -> None:
         """Make a region's handles usable here.
@@ -121,30 +162,50 @@ class RegionTable:
         Raises:
             ValueError: The number is taken.
         """
-        if region.number in self._regions:
-            raise ValueError(f"region {region.number} is already in the table")
-        self._regions[region.number] = region
+        with self._lock:
+            self._add(region)
 
     def create(self, size_bytes: int) -> Region:
-        """Reserve a new region under the next free number and add it."""
-        region = Region.create(max(self._regions, default=0) + 1, size_bytes)
-        self.add(region)
-        return region
+        """Reserve a new region under the next number and add it.
+
+        Raises:
+            OSError: The memory cannot be had.
+        """
+        with self._lock:
+            region = Region.create(self._highest + 1, size_bytes)
+            self._add(region)
+            return region
 
     def view(self, handle: SlotHandle) -> npt.NDArray[Any]:
         """The tensor at a handle.
 
         Raises:
             KeyError: The region is unknown here.
-            ValueError: The handle reaches past the region's end.
+            ValueError: The handle is not usable, see `Region.view`.
         """
-        return self._regions[handle.region].view(handle)
+        return self[handle.region].view(handle)
 
     def remove(self, number: int) -> None:
-        """Forget a region and give its memory back."""
+        """Forget a region and give its memory back.
+
+        Raises:
+            KeyError: The region is unknown here.
+        """
         self._regions.pop(number).close()
 
     def close(self) -> None:
         """Give all regions back."""
         for number in list(self._regions):
             self.remove(number)
+
+    def _add(self, region: Region) -> None:
+        if region.number in self._regions:
+            raise ValueError(f"region {region.number} is already in the table")
+        self._regions[region.number] = region
+        self._highest = max(self._highest, region.number)
+
+    def __getitem__(self, number: int) -> Region:
+        return self._regions[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._regions

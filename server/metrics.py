@@ -1,0 +1,209 @@
+"""What Prometheus sees: every metric of the server, by its final name.
+
+Label values are bounded: a camera gets its own series while fewer than `max_cameras` names have been seen, after
+that it is counted as `other`, so no client can grow the scrape without bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+
+OTHER_CAMERA = "other"
+"""Label of every camera past the limit."""
+
+STAGES = (
+    "transport",
+    "queue",
+    "decode",
+    "batch",
+    "preprocess",
+    "inference",
+    "postprocess",
+    "answer",
+    "total",
+)
+"""Values of the label `stage`: the fields of `Ledger`, and their sum."""
+
+STATUSES = (
+    "ok",
+    "stale",
+    "late",
+    "refused",
+    "waiting_for_keyframe",
+    "torn",
+    "failed",
+    "undelivered",
+)
+"""Values of the label `status`: the names of `Status`, and frames whose stream closed before their answer."""
+
+FRAME_PERIOD_SECONDS = 1 / 30
+BUCKET_RATIO = 1.29
+LATENCY_BUCKETS_SECONDS = tuple(
+    float(f"{FRAME_PERIOD_SECONDS * BUCKET_RATIO**exponent:.4g}") for exponent in range(-19, 15)
+)
+"""0.26 ms to 1.2 s. A quantile read from them is off by at most 29 %, and 1/30 s is one of the bounds, so the part of
+frames within one period is exact."""
+BATCH_BUCKETS_FRAMES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+Kind = TypeVar("Kind", Counter, Gauge, Histogram)
+
+
+class Family(Generic[Kind]):
+    """One metric and its series, so that a hot path pays for no lookup and a scrape can take one series at a time.
+
+    Args:
+        metric: The prometheus-client object; its labels are taken from it.
+        label_names: Names of its labels, in order.
+    """
+
+    def __init__(self, metric: Kind, label_names: tuple[str, ...]) -> None:
+        self.metric = metric
+        self.label_names = label_names
+        self.series: dict[tuple[str, ...], Kind] = {} if label_names else {(): metric}
+
+    def __call__(self, *values: str) -> Kind:
+        """The series with these label values, made when it is first asked for."""
+        found = self.series.get(values)
+        if found is None:
+            found = self.series[values] = self.metric.labels(*values)
+        return found
+
+    def remove(self, *values: str) -> None:
+        """Forget one series."""
+        if self.series.pop(values, None) is not None:
+            self.metric.remove(*values)
+
+
+@dataclass(frozen=True)
+class CameraMetrics:
+    """The series of one camera, resolved once."""
+
+    stages: Mapping[str, Histogram]
+    frames: Mapping[str, Counter]
+    age: Histogram
+    client_dropped: Counter
+
+
+@dataclass
+class Metrics:
+    """All metrics of one server, in a registry of their own.
+
+    Args:
+        max_cameras: Values of the label `camera` besides `other`.
+    """
+
+    max_cameras: int
+    registry: CollectorRegistry = field(default_factory=lambda: CollectorRegistry(auto_describe=False))
+
+    def __post_init__(self) -> None:
+        self.families: list[Family[Any]] = []
+        self._cameras: dict[str, CameraMetrics] = {}
+        latency = LATENCY_BUCKETS_SECONDS
+        self.stage_latency = self._histogram(
+            "monocoque_stage_latency_seconds",
+            "Time of a frame that was answered OK in each stage of its life; total is their sum.",
+            ("stage", "camera"),
+            latency,
+        )
+        self.frames = self._counter("monocoque_frames", "Frames by what became of them.", ("camera", "status"))
+        self.frame_age = self._histogram(
+            "monocoque_frame_age_seconds",
+            "Age at the answer of a frame that was answered OK: since capture, or since receipt for unknown clocks.",
+            ("camera",),
+            latency,
+        )
+        self.client_dropped = self._counter(
+            "monocoque_client_dropped_frames", "Frames that a client replaced before it could send them.", ("camera",)
+        )
+        self.queue_depth = self._gauge("monocoque_queue_depth_frames", "Frames waiting for the engine.", ("camera",))
+        self.batch_size = self._histogram(
+            "monocoque_batch_size_frames", "Frames per engine launch.", (), BATCH_BUCKETS_FRAMES
+        )
+        self.engine_busy = self._counter(
+            "monocoque_engine_busy_seconds", "Time the engine thread spent on frames, decoding included.", ()
+        )
+        self.engine_memory = self._gauge(
+            "monocoque_engine_memory_bytes",
+            "Memory of the engine: weights, activations, input_output. A kind that is not known is absent.",
+            ("kind",),
+        )
+        self.process_memory = self._gauge(
+            "monocoque_process_memory_bytes", "Memory of the server: resident, peak.", ("kind",)
+        )
+        self.gpu_memory = self._gauge(
+            "monocoque_gpu_memory_bytes", "Memory of the GPU, where there is one: used, total.", ("kind",)
+        )
+        self.streams = self._gauge("monocoque_streams", "Open frame streams.", ())
+        self.cameras = self._gauge("monocoque_cameras", "Cameras of the open streams.", ())
+        self.watchers = self._gauge("monocoque_watchers", "Subscribers to results.", ())
+        self.streams_ended = self._counter(
+            "monocoque_streams_ended", "Streams by the status they ended with.", ("code",)
+        )
+        self.watcher_missed = self._counter(
+            "monocoque_watcher_missed_results", "Results that slow subscribers did not get.", ()
+        )
+        self.serving = self._gauge("monocoque_serving", "1 while frames are accepted, 0 while draining.", ())
+        self.degraded = self._gauge(
+            "monocoque_engine_degraded", "1 where the engine is not the one that was asked for.", ()
+        )
+        self.build_info = self._gauge(
+            "monocoque_build_info",
+            "What is running; always 1.",
+            (
+                "version",
+                "engine",
+                "engine_version",
+                "engine_digest",
+                "target",
+                "backend",
+                "backend_version",
+                "precision",
+            ),
+        )
+        self._process = ProcessCollector(registry=self.registry)
+
+    def camera(self, camera_id: str) -> CameraMetrics:
+        """The series of a camera, or of `other` once the limit is reached."""
+        label = self.label(camera_id)
+        if label not in self._cameras:
+            self._cameras[label] = self._resolve(label)
+        return self._cameras[label]
+
+    def label(self, camera_id: str) -> str:
+        """The value of the label `camera` for a camera."""
+        named = len(self._cameras) - (OTHER_CAMERA in self._cameras)
+        return camera_id if camera_id in self._cameras or named < self.max_cameras else OTHER_CAMERA
+
+    def collectors(self) -> Iterable[Callable[[], Iterable[Any]]]:
+        """What is not a family of ours: the process's own metrics."""
+        return (self._process.collect,)
+
+    def _resolve(self, label: str) -> CameraMetrics:
+        return CameraMetrics(
+            stages={stage: self.stage_latency(stage, label) for stage in STAGES},
+            frames={status: self.frames(label, status) for status in STATUSES},
+            age=self.frame_age(label),
+            client_dropped=self.client_dropped(label),
+        )
+
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+    ) -> Family[Histogram]:
+        return self._family(Histogram(name, text, labels, buckets=buckets, registry=self.registry), labels)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Family[Counter]:
+        return self._family(Counter(name, text, labels, registry=self.registry), labels)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Family[Gauge]:
+        return self._family(Gauge(name, text, labels, registry=self.registry), labels)
+
+    def _family(self, metric: Kind, labels: tuple[str, ...]) -> Family[Kind]:
+        family = Family(metric, labels)
+        self.families.append(family)
+        return family

@@ -1,0 +1,15 @@
+"""Structural re-parameterization of any ONNX graph: what is linear becomes one convolution.
+
+from build_engine.fuse import fuse
+
+result = fuse(onnx.load("trained.onnx"))
+onnx.save(result.model, "fused.onnx")
+print(result.report)
+"""
+
+from build_engine.fuse.cost import Cost, count
+from build_engine.fuse.fusion import FuseResult, fuse
+from build_engine.fuse.options import FuseOptions
+from build_engine.fuse.report import FusedRegion, FuseReport, KeptRegion
+
+__all__ = ["Cost", "FuseOptions", "FuseReport", "FuseResult", "FusedRegion", "KeptRegion", "count", "fuse"]

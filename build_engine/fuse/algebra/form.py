@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from build_engine.fuse.algebra.compose import compose
+from build_engine.fuse.algebra.convolution import Convolution
+from build_engine.fuse.algebra.deferred import Array, Deferred
+from build_engine.fuse.algebra.exactness import NotExact, Reason
+from build_engine.fuse.algebra.window import Window
+
+
+class Source(Protocol):
+    """An earlier tensor; anything hashable that knows its sizes."""
+
+    def __hash__(self) -> int: ...
+
+
+# Exporters compute a padding constant in float32 that we recompute in float64.
+_FLOAT32_ROUNDING = 4e-7
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A tensor as a sum of convolutions of earlier tensors: ``y = sum_i conv_i(x_i) + bias``.
+
+    Args:
+        terms: One convolution per source, all with the same output channels.
+        bias: ``(C_out,)``; None is exactly zero.
+        sizes: Each source's spatial sizes, None where unknown.
+    """
+
+    terms: Mapping[Source, Convolution]
+    bias: Deferred | None
+    sizes: Mapping[Source, tuple[int | None, ...]]
+
+    @classmethod
+    def of(cls, source: Source, channels: int, sizes: Sequence[int | None]) -> Form:
+        """The tensor itself."""
+        known = tuple(sizes)
+        return cls({source: Convolution.identity(channels, len(known))}, None, {source: known})
+
+    @property
+    def c_out(self) -> int:
+        """Number of channels of the tensor."""
+        return next(iter(self.terms.values())).c_out
+
+    @property
+    def axes(self) -> int:
+        """Number of spatial axes."""
+        return len(next(iter(self.terms.values())).windows)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every position depends on the sources at the same position only."""
+        return all(term.is_pointwise for term in self.terms.values())
+
+    def bias_value(self) -> Array:
+        """``(C_out,)``, zeros where there is no bias."""
+        return np.zeros(self.c_out) if self.bias is None else self.bias.value
+
+    def scaled(self, scale: Deferred) -> Form:
+        """Each channel times its factor; ``scale: (C_out,)``."""
+        bias = self.bias
+        scaled = None if bias is None else Deferred(bias.shape, lambda: bias.value * scale.value)
+        return Form({s: term.scaled(scale) for s, term in self.terms.items()}, scaled, self.sizes)
+
+    def shifted(self, shift: Deferred) -> Form:
+        """Each channel plus a constant; ``shift: (C_out,)``."""
+        return Form(self.terms, _sum(self.bias, shift), self.sizes)
+
+    def plus(self, other: Form) -> Form:
+        """The sum of two tensors of equal shape; sources in common are merged.
+
+        Raises:
+            NotExact: A common source's windows cannot be aligned, see `Convolution.plus`.
+        """
+        terms = dict(self.terms)
+        for source, term in other.terms.items():
+            mine = terms.get(source)
+            terms[source] = term if mine is None else mine.plus(term, other.sizes[source])
+        return Form(terms, _sum(self.bias, other.bias), {**self.sizes, **other.sizes})
+
+    def padded(self, pads: Sequence[tuple[int, int]], value: Array | float = 0.0) -> Form:
+        """The tensor with a constant border; negative pads crop.
+
+        1. Beyond the tensor's ends every term reads only beyond its source's ends (`Window.padded`).
+        2. What is left there, the bias, is the border's value, channel by channel. A bias rounded to
+           float32 counts as equal.
+
+        Args:
+            pads: ``(begin, end)`` per spatial axis.
+            value: The border's value, a scalar or ``(C_out,)``.
+
+        Raises:
+            NotExact: One of the two does not hold.
+        """
+        if all(begin == 0 and end == 0 for begin, end in pads):
+            return self
+        terms: dict[Source, Convolution] = {}
+        for source, term in self.terms.items():
+            windows = zip(term.windows, pads, self.sizes[source], strict=True)
+            terms[source] = term.with_windows(
+                tuple(window.padded(begin, end, size) for window, (begin, end), size in windows)
+            )
+        if any(begin > 0 or end > 0 for begin, end in pads):
+            bias = self.bias_value()
+            gap = np.abs(bias - value)
+            if np.any(gap > _FLOAT32_ROUNDING * np.abs(bias)):
+                worst = int(np.argmax(gap))
+                border = float(np.broadcast_to(value, bias.shape)[worst])
+                raise NotExact(
+                    Reason.BORDER,
+                    f"the border holds {border:.6g} where channel {worst} of the tensor continues as "
+                    f"{bias[worst]:.6g}, its bias",
+                )
+        return Form(terms, self.bias, self.sizes)
+
+    def then(self, second: Convolution) -> Form:
+        """An unpadded convolution of this tensor; always exact, see `compose`."""
+        terms = {source: compose(term, second) for source, term in self.terms.items()}
+        bias = self.bias
+        if bias is None or second.is_identity:
+            return Form(terms, bias, self.sizes)
+        return Form(terms, Deferred((second.c_out,), lambda: _through(second, bias.value)), self.sizes)
+
+    def convolved(self, weight: Deferred, windows: Sequence[Window], groups: int) -> Form:
+        """A convolution of this tensor; its padding is judged by `padded`, the rest is `then`.
+
+        Raises:
+            NotExact: The padding meets a bias or real pixels.
+        """
+        bare = tuple(Window(w.kernel, w.stride, w.dilation) for w in windows)
+        return self.padded([(w.begin, w.end) for w in windows]).then(Convolution(weight, bare, groups))
+
+
+def _sum(one: Deferred | None, two: Deferred | None) -> Deferred | None:
+    if one is None or two is None:
+        return two if one is None else one
+    return Deferred(one.shape, lambda: one.value + two.value)
+
+
+def _through(second: Convolution, bias: Array) -> Array:
+    """What a constant tensor becomes: ``sum_{m,k} W2[o, m, k] bias[m]``, ``(C_out,)``."""
+    taps = tuple(range(2, second.weight.value.ndim))
+    summed: Array = second.weight.value.sum(axis=taps).reshape(second.groups, -1, second.weight.shape[1])
+    return np.asarray(summed @ bias.reshape(second.groups, -1, 1), dtype=np.float64).reshape(-1)

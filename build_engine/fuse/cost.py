@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import onnx
+import onnx_ir as ir
+
+from build_engine.fuse.options import FuseOptions
+
+# Operators that a runtime resolves without running anything.
+VIEWS = frozenset({"Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_MATRIX_PRODUCTS = frozenset({"Gemm", "MatMul"})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a graph, or a part of one, does for one inference.
+
+    Args:
+        convolutions: Conv and ConvTranspose nodes.
+        nodes: ONNX nodes, constants apart.
+        macs: Multiply-accumulates of convolutions and matrix products.
+        parameters: Elements of constant floating-point tensors.
+        activation_bytes: For a graph the peak of live tensors, in the graph's own order; for a region the
+            tensors it writes.
+        launches: Nodes that run something, views apart.
+    """
+
+    convolutions: int = 0
+    nodes: int = 0
+    macs: int = 0
+    parameters: int = 0
+    activation_bytes: int = 0
+    launches: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def tensor_bytes(value: ir.Value | None, options: FuseOptions) -> int:
+    """Size of a tensor for one inference; 0 where its rank or type is unknown."""
+    if value is None or value.shape is None or value.dtype is None:
+        return 0
+    return math.ceil(math.prod(assumed_sizes(value, options)) * value.dtype.itemsize)
+
+
+def assumed_sizes(value: ir.Value, options: FuseOptions) -> tuple[int, ...]:
+    """A tensor's sizes with open ones filled in: batch 1, `FuseOptions.symbolic_size` elsewhere."""
+    if value.shape is None:
+        return ()
+    return tuple(
+        dim if isinstance(dim, int) else (1 if axis == 0 else options.symbolic_size)
+        for axis, dim in enumerate(value.shape)
+    )
+
+
+def node_macs(node: ir.Node, options: FuseOptions) -> int:
+    """Multiply-accumulates of one node."""
+    if len(node.inputs) < 2 or node.inputs[0] is None or node.inputs[1] is None:
+        return 0
+    weight, output = node.inputs[1], node.outputs[0]
+    if weight.shape is None or output.shape is None:
+        return 0
+    if node.op_type == "Conv":
+        return math.prod(assumed_sizes(output, options)) * math.prod(assumed_sizes(weight, options)[1:])
+    if node.op_type == "ConvTranspose":
+        taps = math.prod(assumed_sizes(weight, options)[1:])
+        return math.prod(assumed_sizes(node.inputs[0], options)) * taps
+    if node.op_type in _MATRIX_PRODUCTS:
+        inner = assumed_sizes(node.inputs[0], options)[0 if _transposed(node) else -1]
+        return math.prod(assumed_sizes(output, options)) * inner
+    return 0
+
+
+def _transposed(node: ir.Node) -> bool:
+    attribute = node.attributes.get("transA")
+    return attribute is not None and bool(attribute.as_int())
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a tensor's value is part of the model."""
+    return value is not None and value.is_initializer() and not value.is_graph_input()
+
+
+def node_ns(node: ir.Node, options: FuseOptions) -> float:
+    """The cost model's estimate for a node left as it is."""
+    if node.op_type in VIEWS:
+        return 0.0
+    moved = sum(tensor_bytes(value, options) for value in {*node.inputs, *node.outputs})
+    return node_macs(node, options) * options.ns_per_mac + moved * options.ns_per_byte + options.ns_per_launch
+
+
+def cost_of(nodes: Iterable[ir.Node], options: FuseOptions) -> Cost:
+    """The cost of a region; every weight counts once."""
+    listed = [node for node in nodes if node.op_type != "Constant"]
+    weights = {v for node in listed for v in node.inputs if v is not None and is_constant(v)}
+    return Cost(
+        convolutions=sum(node.op_type in CONVOLUTIONS for node in listed),
+        nodes=len(listed),
+        macs=sum(node_macs(node, options) for node in listed),
+        parameters=sum(
+            math.prod(assumed_sizes(w, options)) for w in weights if w.dtype is not None and w.dtype.is_floating_point()
+        ),
+        activation_bytes=sum(
+            tensor_bytes(v, options) for node in listed if node.op_type not in VIEWS for v in node.outputs
+        ),
+        launches=sum(node.op_type not in VIEWS for node in listed),
+    )
+
+
+def peak_activation_bytes(graph: ir.Graph, options: FuseOptions) -> int:
+    """Largest sum of tensors alive at once when nodes run in the graph's order; views share their source."""
+    owner: dict[ir.Value, ir.Value] = {}
+    last: dict[ir.Value, int] = {}
+    order = list(graph)
+
+    def storage(value: ir.Value) -> ir.Value:
+        return owner.get(value, value)
+
+    for step, node in enumerate(order):
+        for value in node.inputs:
+            if value is not None and not is_constant(value):
+                last[storage(value)] = step
+        if node.op_type in VIEWS and node.inputs and node.inputs[0] is not None:
+            owner[node.outputs[0]] = storage(node.inputs[0])
+    for value in graph.outputs:
+        last[storage(value)] = len(order)
+    alive = {v: tensor_bytes(v, options) for v in graph.inputs if v in last}
+    now = peak = sum(alive.values())
+    for step, node in enumerate(order):
+        for value in node.outputs:
+            if value not in owner and node.op_type != "Constant":
+                alive[value] = tensor_bytes(value, options)
+                now += alive[value]
+        peak = max(peak, now)
+        for value in [v for v in alive if last.get(v, step) <= step]:
+            now -= alive.pop(value)
+    return peak
+
+
+def count_graph(graph: ir.Graph, options: FuseOptions) -> Cost:
+    """The cost of a whole graph, with its peak of live tensors."""
+    total = cost_of(graph, options)
+    return Cost(**{**asdict(total), "activation_bytes": peak_activation_bytes(graph, options)})
+
+
+def count(model: onnx.ModelProto, options: FuseOptions | None = None) -> Cost:
+    """What a model does for one inference.
+
+    Args:
+        model: Any ONNX model; shapes are inferred where they are missing.
+        options: Sizes to assume where the model leaves them open. None means default.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return count_graph(ir.serde.deserialize_model(inferred).graph, options or FuseOptions())

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from build_engine.fuse.algebra import Convolution
+from build_engine.fuse.cuts import Cut
+from build_engine.fuse.options import FuseOptions
+from build_engine.fuse.provenance import metadata_of
+from build_engine.fuse.realize import Plan, concatenated, needs_slice, realization
+
+
+class Emitter:
+    """Writes chosen forms into a graph as ONNX nodes.
+
+    Args:
+        graph: The graph; nodes are appended, the caller sorts it afterwards.
+        options: The cost model, which picks among ways to compute a form.
+    """
+
+    def __init__(self, graph: ir.Graph, options: FuseOptions) -> None:
+        self._graph = graph
+        self._options = options
+        self._now: dict[ir.Value, ir.Value] = {}
+
+    def replace(self, cut: Cut) -> list[ir.Node]:
+        """Computes a cut's root by its form; returns the nodes written, none for an identity."""
+        plan = realization(cut.form, cut.root, self._options).plan
+        written: list[ir.Node] = []
+        leaves = [self._now.get(leaf, leaf) for leaf in cut.leaves]
+        if plan is Plan.NOTHING:
+            self._stand_in(cut.root, leaves[0])
+            return written
+        base = f"{_stem(cut)}.fused"
+        bias = cut.form.bias
+        bias_value = None if bias is None else self._weight(f"{base}.bias", bias.value, cut.root)
+        if plan is Plan.CONVOLUTION:
+            (term,) = cut.form.terms.values()
+            result = self._convolution(base, leaves[0], term, bias_value, cut, written)
+        elif plan is Plan.CONCATENATION:
+            joined = concatenated(cut.form)
+            assert joined is not None  # noqa: S101 (that is what the plan means)
+            source = self._node(f"{base}.concat", "Concat", leaves, [ir.AttrInt64("axis", 1)], cut, written)
+            source.shape = None
+            result = self._convolution(base, source, joined, bias_value, cut, written)
+        else:
+            result = self._sum(base, leaves, cut, bias_value, written)
+        self._graph.extend(written)
+        self._stand_in(cut.root, result)
+        return written
+
+    def _sum(
+        self, base: str, leaves: list[ir.Value], cut: Cut, bias: ir.Value | None, written: list[ir.Node]
+    ) -> ir.Value:
+        total: ir.Value | None = None
+        terms = sorted(zip(leaves, cut.form.terms.values(), strict=True), key=lambda t: t[1].is_identity)
+        for index, (leaf, term) in enumerate(terms):
+            carries_bias = index == 0 and bias is not None
+            if term.is_identity and not carries_bias:
+                part = leaf
+            else:
+                part = self._convolution(f"{base}.{index}", leaf, term, bias if carries_bias else None, cut, written)
+            total = part if total is None else self._node(f"{base}.add{index}", "Add", [total, part], [], cut, written)
+        assert total is not None  # noqa: S101 (a form has at least one term)
+        return total
+
+    def _convolution(
+        self, name: str, source: ir.Value, term: Convolution, bias: ir.Value | None, cut: Cut, written: list[ir.Node]
+    ) -> ir.Value:
+        windows = term.windows
+        if needs_slice(windows):
+            source = self._crop(name, source, term, cut, written)
+        weight = self._weight(f"{name}.weight", term.weight.value, cut.root)
+        attributes = [
+            ir.AttrInt64s("kernel_shape", [w.kernel for w in windows]),
+            ir.AttrInt64s("strides", [w.stride for w in windows]),
+            ir.AttrInt64s("dilations", [w.dilation for w in windows]),
+            ir.AttrInt64s("pads", [max(w.begin, 0) for w in windows] + [max(w.end, 0) for w in windows]),
+            ir.AttrInt64("group", term.groups),
+        ]
+        inputs = [source, weight] if bias is None else [source, weight, bias]
+        return self._node(name, "Conv", inputs, attributes, cut, written)
+
+    def _crop(self, name: str, source: ir.Value, term: Convolution, cut: Cut, written: list[ir.Node]) -> ir.Value:
+        """A Slice for negative padding, which Conv does not have."""
+        starts = [max(-w.begin, 0) for w in term.windows]
+        ends = [-max(-w.end, 0) or _TO_THE_END for w in term.windows]
+        axes = list(range(2, 2 + len(starts)))
+        bounds = [
+            self._integers(f"{name}.{what}", values)
+            for what, values in (("starts", starts), ("ends", ends), ("axes", axes))
+        ]
+        cropped = self._node(f"{name}.crop", "Slice", [source, *bounds], [], cut, written)
+        cropped.shape = None
+        return cropped
+
+    def _node(
+        self,
+        name: str,
+        op_type: str,
+        inputs: list[ir.Value],
+        attributes: list[ir.Attr],
+        cut: Cut,
+        written: list[ir.Node],
+    ) -> ir.Value:
+        node = ir.node(
+            op_type,
+            inputs,
+            attributes={attribute.name: attribute for attribute in attributes},
+            name=name,
+            metadata_props=metadata_of(cut.nodes),
+        )
+        output = node.outputs[0]
+        output.name = f"{name}.out"
+        output.type = cut.root.type
+        output.shape = cut.root.shape
+        written.append(node)
+        return output
+
+    def _weight(self, name: str, array: object, root: ir.Value) -> ir.Value:
+        """A new initializer, rounded once from float64 to the tensor's type."""
+        dtype = root.dtype or ir.DataType.FLOAT
+        return self._register(name, ir.tensor(np.asarray(array).astype(dtype.numpy()), dtype=dtype, name=name))
+
+    def _integers(self, name: str, values: list[int]) -> ir.Value:
+        return self._register(name, ir.tensor(values, dtype=ir.DataType.INT64, name=name))
+
+    def _register(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        value = ir.Value(
+            name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
+        )
+        self._graph.register_initializer(value)
+        return value
+
+    def _stand_in(self, old: ir.Value, new: ir.Value) -> None:
+        """Gives a tensor's readers, and its name if it is an output of the graph, to another tensor."""
+        self._now[old] = new
+        if not old.is_graph_output():
+            old.replace_all_uses_with(new)
+            return
+        name = old.name
+        if new.is_graph_output() or new.is_graph_input() or new.producer() is None:
+            copy = ir.node("Identity", [new], name=f"{name}.identity")
+            copy.outputs[0].type, copy.outputs[0].shape = old.type, old.shape
+            self._graph.append(copy)
+            new = self._now[old] = copy.outputs[0]
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        old.name = f"{name}.before"
+        new.name = name
+
+
+_TO_THE_END = 2**63 - 1
+
+
+def apply(graph: ir.Graph, chosen: Iterable[Cut], options: FuseOptions) -> list[tuple[Cut, list[ir.Node]]]:
+    """Writes cuts into the graph; returns each with its new nodes."""
+    emitter = Emitter(graph, options)
+    return [(cut, emitter.replace(cut)) for cut in chosen]
+
+
+def _stem(cut: Cut) -> str:
+    """A name that tells where the convolution comes from: its root's node, or its tensor."""
+    producer = cut.root.producer()
+    return str((producer.name if producer is not None else None) or cut.root.name)

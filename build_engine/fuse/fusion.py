@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from build_engine.errors import BuildError
+from build_engine.fuse.cost import Cost, cost_of, count_graph
+from build_engine.fuse.cover import cheapest_cover
+from build_engine.fuse.cuts import Cut, enumerate_cuts
+from build_engine.fuse.emit import apply
+from build_engine.fuse.kept import kept_regions
+from build_engine.fuse.options import FuseOptions
+from build_engine.fuse.prepare import prepare, tidy
+from build_engine.fuse.provenance import module_names, node_names
+from build_engine.fuse.report import FusedRegion, FuseReport
+
+
+@dataclass(frozen=True)
+class FuseResult:
+    """A fused model and the account of how it came about."""
+
+    model: onnx.ModelProto
+    report: FuseReport
+
+
+def fuse(
+    model: onnx.ModelProto,
+    options: FuseOptions | None = None,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> FuseResult:
+    """Turns every linear region of a network into as few convolutions as are worth having.
+
+    Structural re-parameterization of a network nobody described: branches, batch norms, scales and shortcuts
+    between two nonlinearities become the one convolution that they are. What is not provably equal, borders
+    included, stays as it is; see `build_engine.fuse.rules` for each operator's conditions.
+
+    Args:
+        model: Any ONNX model in inference form; it is not changed.
+        options: The cost model. None means default.
+        progress: Called with a step's name, the work done and the work in all.
+
+    Returns:
+        The new model, with the same inputs and outputs, and the report.
+
+    Raises:
+        BuildError: The model is invalid or holds weights that are no finite numbers.
+    """
+    options = options or FuseOptions()
+    say = progress or _silent
+    say("preparing", 0, 4)
+    working = prepare(model)
+    graph = working.graph
+    before = count_graph(graph, options)
+    say("finding forms", 1, 4)
+    cuts = enumerate_cuts(graph, working.opset_imports.get("", 1), options)
+    say("choosing", 2, 4)
+    cover = cheapest_cover(graph, cuts, options)
+    say("computing weights", 3, 4)
+    kept = kept_regions(graph, cuts, cover)
+    order = {node: index for index, node in enumerate(graph)}
+    chosen = [choice for choice in cover.choice.values() if isinstance(choice, Cut) and cover.runs(choice)]
+    drafts = [_draft(cut, order, options) for cut in chosen]
+    regions = [
+        dataclasses.replace(
+            draft,
+            name=(written[-1].name if written else None) or draft.name,
+            plan=", ".join(node.op_type for node in written) or "nothing",
+            after=cost_of(written, options),
+        )
+        for draft, (_, written) in zip(drafts, apply(graph, chosen, options), strict=True)
+    ]
+    graph.sort()
+    tidy(working)
+    fused = _serialized(working, model)
+    say("done", 4, 4)
+    return FuseResult(fused, FuseReport(tuple(regions), kept, before, count_graph(graph, options)))
+
+
+def _draft(cut: Cut, order: dict[ir.Node, int], options: FuseOptions) -> FusedRegion:
+    """A region as it was, written down before the graph changes."""
+    nodes = sorted(cut.nodes, key=order.__getitem__)
+    name = str(cut.root.name)
+    return FusedRegion(
+        name=name,
+        nodes=node_names(nodes),
+        modules=module_names(nodes),
+        rules=tuple(dict.fromkeys(node.op_type for node in nodes)),
+        output=name,
+        plan="",
+        before=cost_of(nodes, options),
+        after=Cost(),
+    )
+
+
+def _serialized(working: ir.Model, original: onnx.ModelProto) -> onnx.ModelProto:
+    """The fused model as a protobuf that passes the checker and keeps the original's inputs and outputs."""
+    fused = ir.serde.serialize_model(working)
+    del fused.graph.output[:]
+    fused.graph.output.extend(original.graph.output)
+    try:
+        onnx.checker.check_model(fused)
+    except onnx.checker.ValidationError as error:
+        raise BuildError(
+            f"fusing wrote a model that is not valid ONNX: {str(error).strip()}",
+            remedy="this is a defect of the fuser: build with fusion off, and report it with the model",
+        ) from error
+    return fused
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """Says nothing."""

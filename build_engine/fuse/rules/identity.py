@@ -1,0 +1,27 @@
+from build_engine.fuse.algebra import Form, NotExact, Reason
+from build_engine.fuse.rules.site import Site
+
+
+def identity(site: Site) -> Form:
+    """Identity; always."""
+    return site.form(0)
+
+
+def dropout(site: Site) -> Form:
+    """Dropout at inference.
+
+    1. Training mode is off: left out or a constant false.
+    2. The mask output is unused.
+    """
+    training = site.optional_constant(2)
+    if (training is not None and bool(training)) or any(output.uses() for output in site.node.outputs[1:]):
+        raise NotExact(Reason.OPERATOR, "a dropout in training mode is random")
+    return site.form(0)
+
+
+def cast(site: Site) -> Form:
+    """Cast to the type the tensor has already."""
+    source, target = site.node.inputs[0], site.integer("to", 0)
+    if source is None or source.dtype is None or int(source.dtype) != target:
+        raise NotExact(Reason.NONLINEARITY, "a cast rounds")
+    return site.form(0)

@@ -207,5 +207,8 @@ class RegionTable:
     def __getitem__(self, number: int) -> Region:
         return self._regions[number]
 
+    def __len__(self) -> int:
+        return len(self._regions)
+
     def __contains__(self, number: int) -> bool:
         return number in self._regions

@@ -60,11 +60,7 @@ def test_a_case_larger_than_the_largest_batch_runs_in_parts(tmp_path: Path) -> N
 def test_another_network_fails_and_the_message_has_the_figures(tmp_path: Path) -> None:
     bundle = write_bundle(
         tmp_path / "bundle",
-        cases=(
-            reference_case(
-                camera_network(seed=7),
-            )
-        ),
+        cases=(reference_case(camera_network(seed=7)),),
     )
     regions = RegionTable()
     outcome = check_reference(bundle, open_runtime(bundle, "cpu", regions), regions)

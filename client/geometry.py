@@ -1,0 +1,106 @@
+"""Checks a camera and its frames before anything is sent.
+
+The server checks the same and answers REFUSED; here the mistake is found where it was made, for free.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from client.errors import FrameInvalid
+from client.frames import ENCODINGS, Camera, Encoding, Frame, Image
+
+CAMERA_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What a camera may be called."""
+
+_COMPRESSED_START: dict[str, bytes] = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+
+
+def check_camera(camera: Camera) -> None:
+    """Raise `FrameInvalid` unless a server can accept this camera."""
+    if not CAMERA_ID.fullmatch(camera.id):
+        raise FrameInvalid(f"camera id {camera.id!r} is not 1 to 64 letters, digits, '_', '-' or '.'")
+    if camera.encoding not in ENCODINGS:
+        raise FrameInvalid(f"camera {camera.id}: encoding {camera.encoding!r} is not one of {', '.join(ENCODINGS)}")
+    if camera.width < 1 or camera.height < 1:
+        raise FrameInvalid(f"camera {camera.id}: size {camera.width}x{camera.height} has no pixels")
+    if camera.encoding == "nv12" and (camera.width % 2 or camera.height % 2):
+        raise FrameInvalid(f"camera {camera.id}: nv12 needs even sizes, this is {camera.width}x{camera.height}")
+    if camera.encoding == "yuyv" and camera.width % 2:
+        raise FrameInvalid(f"camera {camera.id}: yuyv needs an even width, this is {camera.width}")
+
+
+def row_bytes(encoding: Encoding, width: int) -> int:
+    """Bytes of one row without padding; 0 for compressed encodings."""
+    return {"rgb8": 3, "bgr8": 3, "gray8": 1, "nv12": 1, "yuyv": 2}.get(encoding, 0) * width
+
+
+def frame_shape(encoding: Encoding, width: int, height: int) -> tuple[int, ...]:
+    """Shape of an uncompressed frame as an array of `uint8`."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "rgb8": (height, width, 3),
+        "bgr8": (height, width, 3),
+        "gray8": (height, width),
+        "nv12": (height * 3 // 2, width),
+        "yuyv": (height, width, 2),
+    }
+    return shapes[encoding]
+
+
+def checked_pixels(camera: Camera, frame: Frame) -> memoryview:
+    """The frame's bytes, one row after the other.
+
+    Raises:
+        FrameInvalid: They are not a frame of this camera.
+    """
+    where = f"frame of camera {camera.id}"
+    if frame.capture_time_ns is not None and not -(2**63) <= frame.capture_time_ns < 2**63:
+        raise FrameInvalid(f"{where}: capture time {frame.capture_time_ns} does not fit 64 bits; it is in nanoseconds")
+    if frame.max_age_ns is not None and frame.max_age_ns <= 0:
+        raise FrameInvalid(f"{where}: max_age_ns is {frame.max_age_ns}; give a positive age, or None for the stream's")
+    if isinstance(frame.pixels, np.ndarray):
+        return _array_pixels(camera, frame.pixels, where)
+    pixels = memoryview(frame.pixels).cast("B")
+    if camera.encoding in _COMPRESSED_START:
+        _check_compressed(camera, pixels, where)
+        return pixels
+    row = row_bytes(camera.encoding, camera.width)
+    stride = frame.stride_bytes or row
+    if stride < row:
+        raise FrameInvalid(f"{where}: stride {stride} is shorter than a row of {row} bytes")
+    rows = frame_shape(camera.encoding, camera.width, camera.height)[0]
+    if len(pixels) != stride * rows:
+        raise FrameInvalid(
+            f"{where}: {len(pixels)} bytes, but {camera.width}x{camera.height} {camera.encoding} with stride {stride}"
+            f" has {stride * rows}"
+        )
+    return pixels
+
+
+def _array_pixels(camera: Camera, array: Image, where: str) -> memoryview:
+    if array.dtype != np.uint8:
+        raise FrameInvalid(f"{where}: the array holds {array.dtype}, pixels are uint8; convert with .astype('uint8')")
+    if camera.encoding in _COMPRESSED_START:
+        if array.ndim != 1:
+            raise FrameInvalid(
+                f"{where}: {camera.encoding} takes the file's bytes, this is an image of shape {array.shape}; "
+                f"compress it with client.encode(image, {camera.encoding!r})"
+            )
+        pixels = np.ascontiguousarray(array).data
+        _check_compressed(camera, pixels, where)
+        return pixels
+    expected = frame_shape(camera.encoding, camera.width, camera.height)
+    if array.shape != expected:
+        raise FrameInvalid(
+            f"{where}: the array has shape {array.shape}, "
+            f"{camera.width}x{camera.height} {camera.encoding} has {expected}"
+        )
+    return np.ascontiguousarray(array).data.cast("B")
+
+
+def _check_compressed(camera: Camera, pixels: memoryview, where: str) -> None:
+    start = _COMPRESSED_START[camera.encoding]
+    if bytes(pixels[: len(start)]) != start:
+        raise FrameInvalid(f"{where}: {len(pixels)} bytes that do not begin like a {camera.encoding.upper()} file")

@@ -1,0 +1,199 @@
+"""The same client without `async`: an event loop in a thread of its own, behind plain calls."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+
+from client.clock import StreamClock
+from client.connection import Connection, Watched
+from client.engine import Engine, Opened
+from client.frames import Camera, Frame
+from client.outbox import Counts
+from client.results import Result
+from client.rpc import DEFAULT_ADDRESS
+from client.stream import Policy, Stream
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="monocoque-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it in the loop's thread, and wait for what it returns or raises."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C while waiting
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class SyncStream:
+    """`Stream` without `async`; may be used from several threads, for example one that submits and one that reads."""
+
+    def __init__(self, loop: _Loop, stream: Stream) -> None:
+        self._loop = loop
+        self._stream = stream
+
+    @property
+    def opened(self) -> Opened:
+        """What the server granted."""
+        return self._stream.opened
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """Frames submitted, dropped, sent and answered so far, by camera."""
+        return self._stream.counts
+
+    @property
+    def undelivered(self) -> int:
+        """Frames sent that have no answer (yet)."""
+        return self._stream.undelivered
+
+    def submit(self, frame: Frame) -> int:
+        """Offer a frame of a live stream; see `Stream.submit`."""
+
+        async def submit() -> int:
+            return self._stream.submit(frame)
+
+        return self._loop.run(submit())
+
+    def send(self, frame: Frame) -> int:
+        """Send a frame for certain; see `Stream.send`."""
+        return self._loop.run(self._stream.send(frame))
+
+    def finish(self) -> None:
+        """Send no more frames; see `Stream.finish`."""
+        self._loop.run(self._stream.finish())
+
+    def __iter__(self) -> Iterator[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        async def read() -> Result | None:
+            try:
+                return await self._stream.__anext__()
+            except StopAsyncIteration:
+                return None
+
+        result = self._loop.run(read())
+        if result is None:
+            raise StopIteration
+        return result
+
+    def __enter__(self) -> SyncStream:
+        self._loop.run(self._stream.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._loop.run(self._stream.close())
+
+
+class SyncConnection:
+    """`Connection` without `async`, made by `connect_sync`; open inside `with`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop: _Loop | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._connection.address
+
+    def engine(self) -> Engine:
+        """Which engine the server serves."""
+        return self._running().run(self._connection.engine())
+
+    def stream(
+        self,
+        cameras: Sequence[Camera],
+        *,
+        policy: Policy = "live",
+        clock: StreamClock | None = None,
+        priority: int = 0,
+        max_age_ns: int = 0,
+        tensors: Sequence[str] = (),
+    ) -> SyncStream:
+        """A stream of these cameras' frames; see `Connection.stream`."""
+        loop = self._running()
+
+        async def make() -> Stream:
+            return self._connection.stream(
+                cameras, policy=policy, clock=clock, priority=priority, max_age_ns=max_age_ns, tensors=tensors
+            )
+
+        return SyncStream(loop, loop.run(make()))
+
+    def watch(self, camera_ids: Sequence[str] = ()) -> Iterator[Watched]:
+        """Follow the results of all streams; see `Connection.watch`."""
+        loop = self._running()
+        watching = self._connection.watch(camera_ids)
+
+        async def read() -> Watched | None:
+            return await anext(watching, None)
+
+        try:
+            while (watched := loop.run(read())) is not None:
+                yield watched
+        finally:
+            loop.run(watching.aclose())
+
+    def __enter__(self) -> SyncConnection:
+        self._loop = _Loop()
+        try:
+            self._loop.run(self._connection.__aenter__())
+        except BaseException:
+            self._loop.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        loop = self._running()
+        loop.run(self._connection.__aexit__(kind, error, traceback))
+        loop.stop()
+        self._loop = None
+
+    def _running(self) -> _Loop:
+        if self._loop is None:
+            raise RuntimeError("the connection is not open; use it inside `with client.connect_sync(...)`")
+        return self._loop
+
+
+def connect_sync(
+    address: str = DEFAULT_ADDRESS,
+    *,
+    wait_seconds: float = 0.0,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> SyncConnection:
+    """Connect to a server, without `async`; the arguments are those of `connect`.
+
+    ```python
+    with client.connect_sync() as server, server.stream(cameras) as stream:
+        stream.submit(client.Frame("front", pixels))
+        result = next(stream)
+    ```
+    """
+    return SyncConnection(Connection(address, wait_seconds, credentials))

@@ -9,6 +9,7 @@ falls, so a linear bottleneck that is cheaper as two convolutions stays two.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -147,7 +148,7 @@ def _improve(graph: ir.Graph, cuts: Cuts, cover: Cover) -> bool:
     improved = False
     for node in graph:
         for value in node.outputs:
-            options = cuts.of.get(value)
+            options = [cut for cut in cuts.of.get(value, ()) if math.isfinite(cut.cost_ns)]
             if not options or not cover.is_needed(value):
                 continue
             best, saving = cover.choice[value], -_WORTHWHILE * cover.cost_ns(cover.choice[value])

@@ -8,12 +8,12 @@ that says how. Cuts of a node's output are combinations of its inputs' cuts, pas
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Form, NotExact
+from build_engine.fuse.algebra import Form, Framed, NotExact
 from build_engine.fuse.cost import is_constant, node_ns
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.realize import realization
@@ -52,10 +52,12 @@ class Cuts:
 
     Args:
         of: Cuts per tensor, the trivial one (the tensor itself) not included.
+        unfinished: Per tensor what has no form yet but may have one after the next nodes.
         refusals: Per node the first obstacle each set of absorbed nodes met.
     """
 
     of: dict[ir.Value, list[Cut]] = field(default_factory=dict)
+    unfinished: dict[ir.Value, list[tuple[Framed, frozenset[ir.Node]]]] = field(default_factory=dict)
     refusals: dict[ir.Node, list[tuple[frozenset[ir.Node], NotExact]]] = field(default_factory=dict)
 
 
@@ -74,8 +76,11 @@ def enumerate_cuts(graph: ir.Graph, opset: int, options: FuseOptions) -> Cuts:
             except NotExact as obstacle:
                 cuts.refusals.setdefault(node, []).append((absorbed, obstacle))
                 continue
-            forms = [result] if isinstance(result, Form) else list(result)
+            forms = [result] if isinstance(result, Form | Framed) else list(result)
             for output, form in zip(node.outputs, forms, strict=False):
+                if isinstance(form, Framed):
+                    cuts.unfinished.setdefault(output, []).append((form, absorbed | {node}))
+                    continue
                 cut = Cut(output, form, absorbed | {node}, realization(form, output, options).cost_ns)
                 key = frozenset(cut.leaves)
                 if key not in found[output] or cut.cost_ns < found[output][key].cost_ns:
@@ -111,7 +116,7 @@ def _combinations(node: ir.Node, cuts: Cuts) -> Iterator[tuple[tuple[Operand, ..
         elif is_constant(value) and value.const_value is not None:
             choices.append([(value.const_value.numpy(), frozenset())])
         else:
-            choices.append(_operand_choices(value, cuts.of.get(value, ())))
+            choices.append(_operand_choices(value, cuts))
     if any(not choice for choice in choices):
         return
     seen: set[tuple[int, ...]] = set()
@@ -123,8 +128,9 @@ def _combinations(node: ir.Node, cuts: Cuts) -> Iterator[tuple[tuple[Operand, ..
             yield operands, frozenset[ir.Node]().union(*(nodes for _, nodes in combination))
 
 
-def _operand_choices(value: ir.Value, cuts: Iterable[Cut]) -> list[tuple[Operand, frozenset[ir.Node]]]:
-    choices: list[tuple[Operand, frozenset[ir.Node]]] = [(cut.form, cut.nodes) for cut in cuts]
+def _operand_choices(value: ir.Value, cuts: Cuts) -> list[tuple[Operand, frozenset[ir.Node]]]:
+    choices: list[tuple[Operand, frozenset[ir.Node]]] = [(cut.form, cut.nodes) for cut in cuts.of.get(value, ())]
+    choices.extend(cuts.unfinished.get(value, ()))
     if _is_float(value) and value.shape is not None and len(value.shape) >= 2 and isinstance(value.shape[1], int):
         sizes = [dim if isinstance(dim, int) else None for dim in value.shape[2:]]
         choices.append((Form.of(value, value.shape[1], sizes), frozenset()))

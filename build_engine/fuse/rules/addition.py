@@ -50,7 +50,7 @@ def _uniform(factor: float, channels: int) -> Deferred:
 
 
 def _constant(operand: Operand, factor: float, shape: tuple[int | str | None, ...]) -> Deferred:
-    if operand is None or isinstance(operand, Form):
+    if not isinstance(operand, np.ndarray):
         raise NotExact(Reason.OPERATOR, "an operand of the sum is missing")
     shift = per_channel(operand, shape)
     return Deferred(shift.shape, lambda: factor * shift.value)

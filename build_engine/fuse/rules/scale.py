@@ -11,7 +11,7 @@ def mul(site: Site) -> Form:
     """
     left, right = site.operands
     constant, index = (right, 0) if isinstance(left, Form) else (left, 1)
-    if isinstance(constant, Form) or constant is None:
+    if not isinstance(constant, np.ndarray):
         raise NotExact(Reason.NONLINEARITY, "both factors are computed at run time: the product is no linear map")
     return site.form(index).scaled(per_channel(constant, site.shape(index)))
 

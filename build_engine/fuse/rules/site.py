@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Deferred, Form, NotExact, Reason
+from build_engine.fuse.algebra import Deferred, Form, Framed, NotExact, Reason
 
 Constant: TypeAlias = npt.NDArray[Any]
-Operand: TypeAlias = "Form | Constant | None"
+Shaped: TypeAlias = "Form | Framed"  # what a rule says of a tensor
+Operand: TypeAlias = "Shaped | Constant | None"
 Dim: TypeAlias = "int | str | None"
 
 
@@ -58,7 +59,7 @@ class Site:
             NotExact: The input is computed at run time.
         """
         operand = self.operands[index] if index < len(self.operands) else None
-        if isinstance(operand, Form):
+        if isinstance(operand, Form | Framed):
             raise NotExact(
                 Reason.OPERATOR, f"input {index} of {self.node.op_type} is computed at run time, not constant"
             )
@@ -93,7 +94,7 @@ class Site:
         return default if attribute is None else attribute.as_string()
 
 
-Rule: TypeAlias = Callable[[Site], "Form | Sequence[Form]"]
+Rule: TypeAlias = Callable[[Site], "Shaped | Sequence[Shaped]"]
 
 
 def known_shape(value: ir.Value | None) -> tuple[Dim, ...]:

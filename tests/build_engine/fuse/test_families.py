@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from build_engine.fuse import count, fuse
+from build_engine.fuse.verify import verify_fusion
+from tests.build_engine.fuse.exporting import EXPORTERS, exported, randomized
+from tests.build_engine.fuse.families import FAMILIES
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_reaches_its_deploy_form(name: str, exporter: str) -> None:
+    family = FAMILIES[name]
+    model = exported(randomized(family.make()), family.input_shape, exporter)
+    result = fuse(model)
+    verify_fusion(model, result.model, [{"x": np.random.default_rng(1).normal(size=family.input_shape).astype("f")}])
+    left = [node.op_type for node in result.model.graph.node]
+    assert count(result.model).convolutions <= family.deploy_convolutions, left
+    assert "BatchNormalization" not in left

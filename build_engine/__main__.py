@@ -1,0 +1,98 @@
+"""`python -m build_engine`: from a trained model to a verified engine bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from build_engine import arguments, summary
+from build_engine.errors import BuildError
+from build_engine.progress import Bars
+from engine.bundle import Bundle
+from engine.errors import EngineError
+
+USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 an engine disagrees with its reference, 2 something that was given cannot be used.
+    """
+    given = arguments.parser().parse_args(argv)
+    commands = {"build": _build, "fuse": _fuse, "inspect": _inspect, "verify": _verify}
+    try:
+        return commands[given.command](given)
+    except (BuildError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        print(f"error: {what}{error.strerror}\n  → check the path, its permissions and the disk", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+    return USER_ERROR
+
+
+def _build(given: argparse.Namespace) -> int:
+    from build_engine.pipeline import build  # noqa: PLC0415 - `--help` should not wait for ONNX
+
+    options = arguments.build_options(given)
+    with Bars() as bars:
+        built = build(options, bars)
+    summary.print_built(built)
+    return 0
+
+
+def _fuse(given: argparse.Namespace) -> int:
+    from build_engine.fuse import fuse  # noqa: PLC0415
+    from build_engine.graph import serialize  # noqa: PLC0415
+    from build_engine.load.onnx_file import load_onnx  # noqa: PLC0415
+
+    model, _ = load_onnx(given.input, (), None)
+    result = fuse(model)
+    with tempfile.NamedTemporaryFile(dir=given.output.parent, prefix=f".{given.output.name}.", delete=False) as file:
+        scratch = Path(file.name)
+        try:
+            file.write(serialize(result.model))
+            file.close()
+            scratch.chmod(0o644)
+            scratch.replace(given.output)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+    print(json.dumps(result.report.to_dict(), indent=2) if given.json else result.report)
+    return 0
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    bundle = Bundle.open(given.bundle)
+    if given.json:
+        sys.stdout.write(bundle.manifest.to_bytes().decode())
+    else:
+        summary.print_bundle(bundle)
+    return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from build_engine.verify import check_bundle  # noqa: PLC0415
+
+    bundle = Bundle.open(given.bundle)
+    console = Console()
+    console.print(f"[green]✓[/] {len(bundle.names)} files match their digests", highlight=False)
+    marks = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}
+    outcomes = check_bundle(bundle, given.target)
+    for outcome in outcomes:
+        text = outcome.message if outcome.passed is not None else f"cannot run here: {outcome.message}"
+        console.print(f"{marks[outcome.passed]} {outcome.target}: {text}", highlight=False, soft_wrap=True)
+    return 1 if any(outcome.passed is False for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What a graph of lower precision answers, beside what the float graph answers."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from build_engine.errors import BuildError
+from build_engine.graph import Tensors
+from build_engine.progress import Progress
+from build_engine.session import Session
+from engine.detection_agreement import DetectionAgreement
+from engine.manifest import DetectionPostprocessing, Precision
+from engine.reference import equal_share, l2_agreement
+
+Run = Callable[[npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]
+"""A network as a metric sees it: a batch in, outputs by name."""
+
+
+@dataclass(frozen=True)
+class OutputAgreement:
+    """One output of a graph beside the float graph's, over all samples.
+
+    Attributes:
+        name: The output.
+        kind: `float` or `integer`.
+        agreement: Of a float output 1 less the relative L2 error, of an integer one the share of equal elements.
+        cosine: Cosine of the two, for float outputs.
+        max_difference: Largest absolute difference.
+    """
+
+    name: str
+    kind: str
+    agreement: float
+    cosine: float | None
+    max_difference: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How one graph did.
+
+    Attributes:
+        graph: Which graph.
+        precision: Its precision.
+        outputs: Agreement per output.
+        detections_f1: Detections matched with the float graph's (class, IoU >= 0.5), for detectors.
+        distances: 1 less the mean relative difference of matched distances, where there are any.
+        metric: What the user's metric says, by name.
+    """
+
+    graph: str
+    precision: Precision
+    outputs: tuple[OutputAgreement, ...]
+    detections_f1: float | None = None
+    distances: float | None = None
+    metric: dict[str, float] = field(default_factory=dict)
+
+
+def compare(
+    graph: str,
+    precision: Precision,
+    expected: Sequence[Tensors],
+    actual: Sequence[Tensors],
+    postprocessing: DetectionPostprocessing | None,
+) -> Accuracy:
+    """Compare a graph's outputs with the float graph's on the same samples.
+
+    Raises:
+        BuildError: An output holds a NaN or an infinity where the float graph's does not.
+    """
+    outputs = []
+    for name in expected[0]:
+        wanted = np.concatenate([entry[name] for entry in expected])
+        given = np.concatenate([entry[name] for entry in actual])
+        if wanted.dtype.kind in "biu":
+            difference = np.abs(given.astype(np.float64) - wanted.astype(np.float64))
+            share = equal_share(given, wanted)
+            outputs.append(OutputAgreement(name, "integer", share, None, float(difference.max(initial=0))))
+            continue
+        if np.isfinite(wanted).all() and not np.isfinite(given).all():
+            raise BuildError(
+                f"output {name!r} of graph {graph} holds a NaN or an infinity on the calibration data; the float "
+                "graph's does not",
+                remedy="build with --precision fp32, or find the layer that overflows and scale it down in training",
+            )
+        a, b = wanted.astype(np.float64).ravel(), given.astype(np.float64).ravel()
+        norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+        outputs.append(
+            OutputAgreement(
+                name,
+                "float",
+                l2_agreement(given, wanted),
+                float(a @ b) / norm if norm else None,
+                float(np.abs(a - b).max(initial=0)),
+            )
+        )
+    if postprocessing is None:
+        return Accuracy(graph, precision, tuple(outputs))
+    decoded = DetectionAgreement(postprocessing, score_margin=0.0)
+    for want, give in zip(expected, actual, strict=True):
+        decoded.add(dict(give), dict(want))
+    return Accuracy(graph, precision, tuple(outputs), decoded.f1, decoded.distances)
+
+
+def load_metric(given: str) -> Callable[..., Mapping[str, float]]:
+    """Find `package.module:function`.
+
+    Raises:
+        BuildError: It does not exist.
+    """
+    module, separator, name = given.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        if not separator:
+            raise AttributeError("no ':' in the name")
+        function: Callable[..., Mapping[str, float]] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BuildError(
+            f"no metric {given!r}: {error}",
+            remedy="name package.module:function; it takes run(batch) -> outputs and returns numbers by name",
+        ) from None
+    return function
+
+
+def evaluate(
+    function: Callable[..., Mapping[str, float]],
+    arguments: Mapping[str, Any],
+    graph: str,
+    data: bytes,
+    input_name: str,
+    progress: Progress,
+) -> dict[str, float]:
+    """Let the user's metric judge a graph.
+
+    Raises:
+        BuildError: The metric raises, or returns something else than finite numbers by name.
+    """
+    session = Session(data, threads=0)
+
+    def run(batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        return session.run({input_name: batch})
+
+    with progress.step(f"Evaluating {graph}"):
+        try:
+            result = {str(name): float(value) for name, value in function(run, **arguments).items()}
+        except BuildError:
+            raise
+        except Exception as error:  # whatever the user's metric raises
+            raise BuildError(
+                f"the metric failed on graph {graph}: {type(error).__name__}: {error}",
+                remedy="call it in Python first; it takes run(batch) -> outputs by name, and returns numbers by name",
+            ) from error
+    if wrong := [name for name, value in result.items() if not math.isfinite(value)]:
+        raise BuildError(
+            f"the metric returned no finite number for {', '.join(wrong)} on graph {graph}",
+            remedy="leave a figure out where it is not defined",
+        )
+    return result

@@ -1,0 +1,103 @@
+"""The network takes a camera's own bytes: `uint8`, height x width x channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from build_engine.errors import BuildError
+from build_engine.graph import BATCH, dimensions, element_type, feeds
+
+Color = Literal["rgb", "bgr", "gray"]
+
+
+@dataclass(frozen=True)
+class CameraInput:
+    """What the network was trained on.
+
+    Attributes:
+        color: Channel order of the frames; the server delivers them so, and nothing is swapped in the graph.
+        mean: Per channel, on the scale 0 to 255.
+        std: Per channel, on the scale 0 to 255.
+    """
+
+    color: Color
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        channels = 1 if self.color == "gray" else 3
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise BuildError(
+                f"{self.color} frames have {channels} channels; mean has {len(self.mean)} values, std {len(self.std)}",
+                remedy=f"give {channels} values each: --mean {','.join(['123.7'] * channels)}",
+            )
+        if min(self.std) <= 0:
+            raise BuildError(
+                f"a standard deviation of {min(self.std)}", remedy="--std has positive values, 0..255 scale"
+            )
+
+
+def takes_frames(model: onnx.ModelProto, camera: CameraInput) -> onnx.ModelProto:
+    """Put Cast, Transpose, Sub and Mul before the network; its input keeps its name.
+
+    The order suits TensorRT: a `uint8` tensor must pass a Cast before anything else, and it merges all four into
+    the first kernels. The scale is a multiplication so that the fuser can fold it into the first convolution, which
+    is exact; the mean is subtracted before that, so that the convolution still pads with the mean and not with
+    black.
+
+    Raises:
+        BuildError: The network does not take one NCHW image of known size and as many channels.
+    """
+    inputs = feeds(model)
+    value = inputs[0]
+    sizes = dimensions(value)
+    channels = len(camera.mean)
+    if len(inputs) != 1 or len(sizes) != 4 or sizes[1] != channels or not all(isinstance(s, int) for s in sizes[2:]):
+        seen = ", ".join(f"{each.name}{list(dimensions(each))}" for each in inputs)
+        raise BuildError(
+            f"{camera.color} frames need one input of shape [batch, {channels}, height, width]; the model takes {seen}",
+            remedy="leave --mean, --std and --color out to keep the model's own inputs, or fix the size: "
+            f"--input-shape 1,{channels},384,640",
+        )
+    if element_type(value) != "float32":
+        raise BuildError(f"input {value.name!r} is {element_type(value)}", remedy="export the model in float32")
+
+    fresh = onnx.ModelProto()
+    fresh.CopyFrom(model)
+    image = feeds(fresh)[0]
+    name, inner = image.name, f"{image.name}.normalized"
+    for node in fresh.graph.node:
+        for index, source in enumerate(node.input):
+            if source == name:
+                node.input[index] = inner
+    batch = sizes[0] or BATCH
+    image.CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, (batch, sizes[2], sizes[3], channels)))
+    steps = [
+        helper.make_node("Cast", [name], [f"{name}.float"], f"{name}/cast", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", [f"{name}.float"], [f"{name}.nchw"], f"{name}/transpose", perm=(0, 3, 1, 2)),
+    ]
+    if any(camera.mean):
+        fresh.graph.initializer.append(_per_channel(f"{name}.mean", camera.mean))
+        steps.append(
+            helper.make_node("Sub", [steps[-1].output[0], f"{name}.mean"], [f"{name}.centered"], f"{name}/mean")
+        )
+    if any(scale != 1 for scale in camera.std):
+        fresh.graph.initializer.append(_per_channel(f"{name}.scale", [1 / std for std in camera.std]))
+        steps.append(
+            helper.make_node("Mul", [steps[-1].output[0], f"{name}.scale"], [f"{name}.scaled"], f"{name}/scale")
+        )
+    steps[-1].output[0] = inner
+    body = list(fresh.graph.node)
+    del fresh.graph.node[:]
+    fresh.graph.node.extend([*steps, *body])
+    return onnx.shape_inference.infer_shapes(fresh, data_prop=True)
+
+
+def _per_channel(name: str, values: Sequence[float]) -> TensorProto:
+    return numpy_helper.from_array(np.array(values, np.float32).reshape(1, -1, 1, 1), name)

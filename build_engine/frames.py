@@ -1,0 +1,167 @@
+"""Calibration data: camera frames or arrays from a folder, as the network will see them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from build_engine.errors import BuildError
+from build_engine.graph import Tensors
+from build_engine.progress import Progress
+from engine.manifest import Preprocessing
+from engine.preprocess import resize_into
+from engine.tensors import TensorSpec
+
+IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+ARRAYS = frozenset({".npz", ".npy"})
+FEW_FRAMES = 32
+"""Below this many, ranges depend on luck: a note says so."""
+UNREADABLE_SHARE = 0.05
+"""Share of unreadable files that is skipped; more means that the folder is not what was meant."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of the model, one entry of the batch each.
+
+    Attributes:
+        inputs: Arrays by input name, first dimension 1 where it is the batch.
+        names: File of each.
+        skipped: Files that could not be read.
+    """
+
+    inputs: tuple[Tensors, ...]
+    names: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+
+    def sha256(self) -> str:
+        """Digest over every value, in order."""
+        total = hashlib.sha256()
+        for entry in self.inputs:
+            for name, array in entry.items():
+                total.update(f"{name}:{array.dtype}:{array.shape}\n".encode())
+                total.update(np.ascontiguousarray(array).tobytes())
+        return total.hexdigest()
+
+    def spread(self, count: int) -> tuple[Tensors, ...]:
+        """At most `count` of them, evenly spaced: neighbours in a folder are neighbours on the road."""
+        if len(self.inputs) <= count:
+            return self.inputs
+        return tuple(self.inputs[index] for index in np.linspace(0, len(self.inputs) - 1, count).round().astype(int))
+
+
+def read_samples(
+    folder: Path, inputs: Sequence[TensorSpec], preprocessing: Preprocessing | None, count: int, progress: Progress
+) -> Samples:
+    """Read up to `count` samples, evenly spaced over the sorted files.
+
+    Args:
+        folder: Images for a camera model, resized as the server will; else `.npz` files with one array per input, or
+            `.npy` for a model of one input. Arrays may hold many entries, batch first.
+        inputs: What the engine takes.
+        preprocessing: How a frame becomes the input; None for a model of tensors.
+        count: Most samples to read.
+        progress: Told about every file.
+
+    Raises:
+        BuildError: The folder is missing, empty or of the wrong kind, too much of it is unreadable, or an array does
+            not fit its input.
+    """
+    files = _files(folder, IMAGES if preprocessing else ARRAYS, camera=preprocessing is not None)
+    chosen = [files[index] for index in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)]
+    samples: list[Tensors] = []
+    names: list[str] = []
+    skipped: list[str] = []
+    with progress.step("Reading calibration data", len(chosen)) as advance:
+        for file in chosen:
+            entries = _frame(file, preprocessing) if preprocessing else _arrays(file, inputs)
+            if entries is None:
+                skipped.append(file.name)
+            else:
+                samples += entries
+                names += [file.name] * len(entries)
+            advance()
+    if len(skipped) > max(1, UNREADABLE_SHARE * len(chosen)) or not samples:
+        raise BuildError(
+            f"{len(skipped)} of {len(chosen)} files in {folder} cannot be read: {', '.join(skipped[:5])}",
+            remedy="remove them, or give another folder to --calibration-data",
+        )
+    if skipped:
+        progress.note(f"{len(skipped)} unreadable calibration files were skipped: {', '.join(skipped)}")
+    if len(samples) < FEW_FRAMES:
+        progress.note(f"only {len(samples)} calibration samples; {FEW_FRAMES} or more from varied scenes are advised")
+    if len(samples) > 1 and all(_same(samples[0], other) for other in samples[1:]):
+        progress.note(f"all {len(samples)} calibration samples are identical: ranges will fit that one scene only")
+    return Samples(tuple(samples[:count]), tuple(names[:count]), tuple(skipped))
+
+
+def _files(folder: Path, suffixes: frozenset[str], *, camera: bool) -> list[Path]:
+    if not folder.is_dir():
+        raise BuildError(f"no folder at {folder}", remedy="give a folder of frames to --calibration-data")
+    everything = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in everything if path.suffix.lower() in suffixes]
+    if files:
+        return files
+    if not camera and any(path.suffix.lower() in IMAGES for path in everything):
+        raise BuildError(
+            f"{folder} holds images, but the model takes tensors: how pixels become its input is not known",
+            remedy="say so with --mean, --std and --color, or give .npz files with one array per input",
+        )
+    raise BuildError(
+        f"{folder} holds no {'image' if camera else '.npz or .npy file'}",
+        remedy=f"give {FEW_FRAMES} to 500 frames as the camera sees them ({', '.join(sorted(suffixes))})",
+    )
+
+
+def _frame(file: Path, preprocessing: Preprocessing) -> list[Tensors] | None:
+    gray = preprocessing.color == "gray"
+    image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
+    if image is None:
+        return None
+    if preprocessing.color == "rgb":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    out = np.empty((1, preprocessing.height, preprocessing.width, 1 if gray else 3), np.uint8)
+    resize_into(np.asarray(image, np.uint8), preprocessing, out[0])
+    return [{preprocessing.input: out}]
+
+
+def _arrays(file: Path, inputs: Sequence[TensorSpec]) -> list[Tensors] | None:
+    try:
+        content = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    arrays: dict[str, npt.NDArray[Any]] = (
+        {inputs[0].name: content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
+    )
+    if missing := [spec.name for spec in inputs if spec.name not in arrays]:
+        raise BuildError(
+            f"{file} has no array {', '.join(missing)}; it has {', '.join(arrays)}",
+            remedy=f"np.savez({file.name!r}, {', '.join(f'{spec.name}=...' for spec in inputs)})",
+        )
+    counts = {arrays[spec.name].shape[0] for spec in inputs if spec.batched and arrays[spec.name].ndim}
+    for spec in inputs:
+        array = arrays[spec.name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            wanted in ("batch", size) for wanted, size in zip(spec.shape, array.shape, strict=True)
+        )
+        if str(array.dtype) != spec.dtype or not fits or len(counts) > 1:
+            raise BuildError(
+                f"{file}: {spec.name} is {array.dtype}{list(array.shape)}, wanted is {spec.dtype}{list(spec.shape)}",
+                remedy="write the arrays as the model takes them",
+            )
+    entries = counts.pop() if counts else 1
+    return [
+        {spec.name: arrays[spec.name][index : index + 1] if spec.batched else arrays[spec.name] for spec in inputs}
+        for index in range(entries)
+    ]
+
+
+def _same(one: Tensors, other: Tensors) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)

@@ -1,0 +1,75 @@
+"""Everything a build can be told, with its defaults: the one place that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from build_engine.camera_input import CameraInput
+from build_engine.load.shapes import InputShape
+from build_engine.quantize.calibration import Method
+from engine.manifest import Precision, Target
+
+NVIDIA_TARGETS: tuple[Target, ...] = ("rtx", "gpu", "jetson-orin", "jetson-thor", "drive-orin", "drive-thor")
+COMPILED_HERE: tuple[Target, ...] = ("rtx", "gpu")
+"""Targets whose plans a build machine can compile: RTX needs no GPU, `gpu` needs the one that will serve."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build from what.
+
+    Attributes:
+        model: `x.onnx`, `x.pt2`, `package.module:factory` or `timm:name`.
+        output: Directory of the bundle, or a name ending in `.zip`.
+        weights: Trained weights for a Python model.
+        input_shapes: Shapes of the model's inputs.
+        precision: What is served. The float graph is in every bundle.
+        calibration_data: Folder of frames, or of `.npz` files for a model of tensors.
+        calibration_frames: Most samples that are used, evenly spaced over the folder.
+        calibration_method: How a tensor's 8-bit range is chosen.
+        targets: Where it will run.
+        camera: What the network was trained on; None leaves its inputs as they are.
+        resize: How a frame of another size is fitted.
+        postprocess: File with the fields of `DetectionPostprocessing`; None answers tensors.
+        name: Name of the bundle; None takes the model's.
+        version: Version of the bundle.
+        max_batch: Largest batch.
+        metric: `package.module:function` that measures accuracy on labelled data.
+        metric_args: Keyword arguments for it.
+        opset: ONNX operator set; None keeps a file's own and exports the default.
+        tolerance: Largest error of the fused graph, relative to an output's largest value; None bounds it by 2.5 times
+            the unfused graph's own rounding.
+        verify_frames: Samples on which fused and unfused graph are compared, beside two random ones.
+        evaluation_frames: Samples on which precisions are compared.
+        reference_cases: Inputs stored with their outputs.
+        latency_seconds: Time spent measuring each graph at each batch size; 0 measures nothing.
+        threads: Threads of one inference while measuring.
+    """
+
+    model: str
+    output: Path
+    weights: Path | None = None
+    input_shapes: tuple[InputShape, ...] = ()
+    precision: Precision = "fp32"
+    calibration_data: Path | None = None
+    calibration_frames: int = 128
+    calibration_method: Method = "percentile"
+    targets: tuple[Target, ...] = ("cpu",)
+    camera: CameraInput | None = None
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    postprocess: Path | None = None
+    name: str | None = None
+    version: str = "1"
+    max_batch: int = 8
+    metric: str | None = None
+    metric_args: Mapping[str, Any] = field(default_factory=dict)
+    opset: int | None = None
+    tolerance: float | None = None
+    verify_frames: int = 4
+    evaluation_frames: int = 32
+    reference_cases: int = 3
+    latency_seconds: float = 1.0
+    threads: int = 1

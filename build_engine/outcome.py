@@ -1,0 +1,102 @@
+"""Everything a build found out: what the bundle is written from, and its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+
+from build_engine.accuracy import Accuracy
+from build_engine.compile.cpu import Latency
+from build_engine.compile.tensorrt import Compiled
+from build_engine.frames import Samples
+from build_engine.fuse import FuseReport
+from build_engine.fuse.verify import Verification
+from build_engine.load import Loaded
+from build_engine.options import BuildOptions
+from build_engine.quantize import Core
+from engine.manifest import DetectionPostprocessing, Precision, Preprocessing, Target
+from engine.tensors import TensorSpec
+
+FLOAT = "float"
+UNFUSED = "unfused"
+"""The graph as trained: measured and compiled for comparison, never bundled."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of the bundle.
+
+    Attributes:
+        name: Its name there.
+        precision: Of its arithmetic.
+        targets: What it serves, in the order given.
+        model: The graph itself.
+        data: Its bytes.
+        low_precision_nodes: Nodes that compute in that precision, by name.
+        kept_float: Nodes that could not, and why.
+    """
+
+    name: str
+    precision: Precision
+    targets: tuple[Target, ...]
+    model: onnx.ModelProto
+    data: bytes
+    low_precision_nodes: tuple[str, ...] = ()
+    kept_float: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything a build found out.
+
+    Attributes:
+        options: What was asked for.
+        name: Name of the bundle.
+        loaded: The model as it came.
+        unfused: The graph as trained, with the camera's input where there is one.
+        inputs: What the engine takes.
+        outputs: What the engine gives.
+        max_batch: Largest batch.
+        preprocessing: How a frame becomes the input, for camera models.
+        postprocessing: How outputs become detections, for detectors.
+        samples: Calibration data, where given.
+        fusion: What the fuser did.
+        verification: How far the fused graph is from the unfused one.
+        graphs: What the bundle holds; the first that names a target serves it, the last is the float graph.
+        core: Where lower precision is borne; None for FP32.
+        accuracy: Per graph, the float graph first.
+        compiled: Plans: those of the bundle and those for comparison.
+        latency: On this machine's CPU.
+        integer_kernels: Kernels that ONNX Runtime runs on integers, by operator.
+        notes: What a person was told on the way.
+    """
+
+    options: BuildOptions
+    name: str
+    loaded: Loaded
+    unfused: onnx.ModelProto
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int
+    preprocessing: Preprocessing | None
+    postprocessing: DetectionPostprocessing | None
+    samples: Samples | None
+    fusion: FuseReport
+    verification: Verification
+    graphs: tuple[Graph, ...]
+    core: Core | None
+    accuracy: tuple[Accuracy, ...]
+    compiled: tuple[Compiled, ...]
+    latency: tuple[Latency, ...]
+    integer_kernels: dict[str, int]
+    notes: tuple[str, ...]
+
+    def served(self, target: Target) -> Graph:
+        """The graph that serves a target."""
+        return next(graph for graph in self.graphs if target in graph.targets)
+
+    @property
+    def float_graph(self) -> Graph:
+        """The fused graph in FP32."""
+        return next(graph for graph in self.graphs if graph.name == FLOAT)

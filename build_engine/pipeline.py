@@ -1,0 +1,298 @@
+"""The build: load, fuse, quantize, compile, verify, bundle. Each step is a function; this file is their order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from pydantic import ValidationError
+
+from build_engine import accuracy, bundling, verify
+from build_engine.accuracy import Accuracy
+from build_engine.camera_input import takes_frames
+from build_engine.compile.cpu import Latency, batch_sizes, kernels, measure
+from build_engine.compile.tensorrt import Compiled, compile_graph
+from build_engine.errors import BuildError
+from build_engine.frames import FEW_FRAMES, Samples, read_samples
+from build_engine.fuse import fuse
+from build_engine.graph import dimensions, feeds, random_inputs, serialize, tensor_specs
+from build_engine.load import load_model, parse_source
+from build_engine.options import COMPILED_HERE, NVIDIA_TARGETS, BuildOptions
+from build_engine.outcome import FLOAT, UNFUSED, Built, Graph
+from build_engine.progress import Progress, Silent, counter
+from build_engine.quantize import (
+    CPU_INT8,
+    TENSORRT_INT8,
+    Core,
+    Ranges,
+    Recipe,
+    calibrate,
+    lower_precision_core,
+    to_fp16,
+    to_int8,
+)
+from build_engine.quantize.core import with_node_names
+from build_engine.quantize.int8 import quantized_nodes, quantized_tensors
+from build_engine.session import Session
+from engine.manifest import DetectionPostprocessing, Preprocessing, Target
+from engine.tensors import TensorSpec
+
+RANDOM_SEEDS = (1, 2)
+FUSER_STEPS = 4
+
+
+def build(options: BuildOptions, progress: Progress | None = None) -> Built:
+    """Build a bundle; it appears at `options.output` complete, or not at all.
+
+    Raises:
+        BuildError: Something that was given is missing, corrupt or does not fit, or an outcome misses its bound.
+        EngineError: A compiler or the bundle's own checks refuse it.
+    """
+    said = _Remembering(progress or Silent())
+    source = parse_source(options.model)
+    postprocessing = _postprocessing(options.postprocess)
+    if options.precision == "int8" and options.calibration_data is None:
+        raise BuildError(
+            "INT8 needs to see what the network's tensors hold on real frames",
+            remedy=f"add --calibration-data DIR with {FEW_FRAMES} to 500 frames of varied scenes (no labels needed), "
+            "or build with --precision fp16",
+        )
+    metric = accuracy.load_metric(options.metric) if options.metric else None
+
+    with said.step(f"Loading {source.given}"):
+        loaded = load_model(source, options.weights, options.input_shapes, options.opset)
+        trained = takes_frames(loaded.model, options.camera) if options.camera else loaded.model
+        trained = with_node_names(trained)
+        Session(trained)  # refuses what no CPU can run, before minutes are spent
+    inputs, outputs = tensor_specs(feeds(trained)), tensor_specs(list(trained.graph.output))
+    max_batch = options.max_batch if any(spec.batched for spec in inputs) else 1
+    preprocessing = _preprocessing(options, trained)
+    samples = None
+    if options.calibration_data is not None:
+        samples = read_samples(options.calibration_data, inputs, preprocessing, options.calibration_frames, said)
+
+    with counter(said, "Fusing", FUSER_STEPS) as tell:
+        fused = fuse(trained, progress=tell)
+    float_model = with_node_names(onnx.shape_inference.infer_shapes(fused.model, data_prop=True))
+    noise = [random_inputs(inputs, 1, seed) for seed in RANDOM_SEEDS]
+    cases = [*(samples.spread(options.verify_frames) if samples else ()), *noise]
+    with counter(said, "Verifying against the unfused graph", len(cases)) as tell:
+        verification = verify.check_fusion(trained, fused.model, cases, options.tolerance, tell)
+
+    core, graphs = _graphs(options, float_model, samples, said)
+    evaluated = (
+        samples.spread(options.evaluation_frames)
+        if samples
+        else tuple(random_inputs(inputs, 1, seed) for seed in range(8))
+    )
+    accuracies = _accuracies(options, graphs, evaluated, postprocessing, metric, said)
+    unfused = serialize(trained)
+    compiled = _compile(options, graphs, unfused, max_batch, said)
+    latency = _latency(options, graphs, unfused, inputs, samples, max_batch, said)
+
+    built = Built(
+        options=options,
+        name=options.name or source.name,
+        loaded=loaded,
+        unfused=trained,
+        inputs=inputs,
+        outputs=outputs,
+        max_batch=max_batch,
+        preprocessing=preprocessing,
+        postprocessing=postprocessing,
+        samples=samples,
+        fusion=fused.report,
+        verification=verification,
+        graphs=graphs,
+        core=core,
+        accuracy=accuracies,
+        compiled=compiled,
+        latency=latency,
+        integer_kernels=_integer_kernels(graphs),
+        notes=tuple(said.notes),
+    )
+    with said.step("Writing the bundle"):
+        bundling.write(built)
+    return built
+
+
+def _graphs(
+    options: BuildOptions, model: onnx.ModelProto, samples: Samples | None, progress: Progress
+) -> tuple[Core | None, tuple[Graph, ...]]:
+    """The graph of each recipe that a target asks for, then the float graph, which serves them all."""
+    nvidia = tuple(target for target in options.targets if target in NVIDIA_TARGETS)
+    cpu = tuple(target for target in options.targets if target == "cpu")
+    graphs: list[Graph] = []
+    core = lower_precision_core(model) if options.precision != "fp32" else None
+    if core and options.precision == "int8" and samples:
+        wanted = [(recipe, targets) for recipe, targets in ((CPU_INT8, cpu), (TENSORRT_INT8, nvidia)) if targets]
+        watched = dict.fromkeys(
+            name for recipe, _ in wanted for name in quantized_tensors(model, quantized_nodes(model, core, recipe))
+        )
+        ranges = calibrate(model, tuple(watched), samples.inputs, progress)
+        graphs += [_int8(options, model, core, ranges, recipe, targets) for recipe, targets in wanted]
+    if core and options.precision == "fp16":
+        if cpu:
+            progress.note("CPUs compute FP16 slower than FP32: target cpu is served by the float graph")
+        if nvidia:
+            half = to_fp16(model, core)
+            done = tuple(n for n in (*core.weighted, *core.between, *core.last) if n not in half.kept_float)
+            graphs.append(Graph("trt-fp16", "fp16", nvidia, half.model, serialize(half.model), done, half.kept_float))
+    graphs.append(Graph(FLOAT, "fp32", tuple(dict.fromkeys(options.targets)), model, serialize(model)))
+    return core, tuple(graphs)
+
+
+def _int8(
+    options: BuildOptions,
+    model: onnx.ModelProto,
+    core: Core,
+    ranges: Ranges,
+    recipe: Recipe,
+    targets: tuple[Target, ...],
+) -> Graph:
+    quantized = to_int8(model, core, ranges, recipe, options.calibration_method)
+    kept = dict.fromkeys(core.last, "a last layer: its output is read by the decoding")
+    return Graph(
+        recipe.name, "int8", targets, quantized, serialize(quantized), quantized_nodes(model, core, recipe), kept
+    )
+
+
+def _accuracies(
+    options: BuildOptions,
+    graphs: tuple[Graph, ...],
+    samples: tuple[Any, ...],
+    postprocessing: DetectionPostprocessing | None,
+    metric: Callable[..., Any] | None,
+    progress: Progress,
+) -> tuple[Accuracy, ...]:
+    computed: dict[str, list[Any]] = {}
+    with progress.step("Comparing precisions", len(graphs) * len(samples)) as advance:
+        for graph in graphs:
+            session = Session(graph.data, threads=0)
+            computed[graph.name] = []
+            for sample in samples:
+                computed[graph.name].append(session.run(sample))
+                advance()
+    results = []
+    for graph in sorted(graphs, key=lambda graph: graph.name != FLOAT):
+        found = accuracy.compare(graph.name, graph.precision, computed[FLOAT], computed[graph.name], postprocessing)
+        if metric:
+            name = feeds(graph.model)[0].name
+            measured = accuracy.evaluate(metric, options.metric_args, graph.name, graph.data, name, progress)
+            found = Accuracy(
+                found.graph, found.precision, found.outputs, found.detections_f1, found.distances, measured
+            )
+        results.append(found)
+    return tuple(results)
+
+
+def _compile(
+    options: BuildOptions, graphs: tuple[Graph, ...], unfused: bytes, max_batch: int, progress: Progress
+) -> tuple[Compiled, ...]:
+    """Plans of the graph that is served, and where it can be done here, of the float and unfused ones to compare."""
+    compiled = []
+    for target in options.targets:
+        if target == "cpu":
+            continue
+        if target not in COMPILED_HERE:
+            progress.note(f"{target}: compiled on the device at its first start, from the graph in the bundle")
+            continue
+        served = next(graph for graph in graphs if target in graph.targets)
+        plan = compile_graph(served.name, served.data, target, max_batch, progress)
+        if plan is None:
+            continue
+        compiled.append(plan)
+        others = {FLOAT: graphs[-1].data, UNFUSED: unfused}
+        others.pop(served.name, None)
+        for name, data in others.items():
+            plan = compile_graph(name, data, target, max_batch, progress)
+            compiled += [plan] if plan else []
+    return tuple(compiled)
+
+
+def _latency(
+    options: BuildOptions,
+    graphs: tuple[Graph, ...],
+    unfused: bytes,
+    inputs: tuple[TensorSpec, ...],
+    samples: Samples | None,
+    max_batch: int,
+    progress: Progress,
+) -> tuple[Latency, ...]:
+    """On this machine's CPU. TensorRT's INT8 and FP16 graphs would be emulated here, so they are left out."""
+    if options.latency_seconds <= 0:
+        return ()
+    measured = {UNFUSED: unfused} | {
+        graph.name: graph.data for graph in reversed(graphs) if graph.name in (FLOAT, CPU_INT8.name)
+    }
+    by_batch = {}
+    for batch in batch_sizes(max_batch):
+        feed = random_inputs(inputs, batch, RANDOM_SEEDS[0])
+        if samples:
+            some = [samples.inputs[index % len(samples.inputs)] for index in range(batch)]
+            feed = {
+                spec.name: np.concatenate([one[spec.name] for one in some]) if spec.batched else some[0][spec.name]
+                for spec in inputs
+            }
+        by_batch[batch] = feed
+    return measure(measured, by_batch, seconds=options.latency_seconds, threads=options.threads, progress=progress)
+
+
+def _integer_kernels(graphs: tuple[Graph, ...]) -> dict[str, int]:
+    """What ONNX Runtime really computes on integers, by operator."""
+    for graph in graphs:
+        if graph.name == CPU_INT8.name:
+            return {kind: count for kind, count in sorted(kernels(graph.data).items()) if "QLinear" in kind}
+    return {}
+
+
+def _preprocessing(options: BuildOptions, model: onnx.ModelProto) -> Preprocessing | None:
+    if options.camera is None:
+        return None
+    value = feeds(model)[0]
+    _, height, width, _ = dimensions(value)
+    return Preprocessing(
+        input=value.name,
+        color=options.camera.color,
+        width=int(width),
+        height=int(height),
+        resize=options.resize,
+    )
+
+
+def _postprocessing(path: Path | None) -> DetectionPostprocessing | None:
+    if path is None:
+        return None
+    try:
+        return DetectionPostprocessing.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise BuildError(f"no postprocessing at {path}: {error.strerror}", remedy="check --postprocess") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
+        raise BuildError(
+            f"{path}: {faults}",
+            remedy='write {"labels": [...], "scores": OUTPUT, "classes": OUTPUT, "boxes": OUTPUT}, see '
+            "engine.manifest.DetectionPostprocessing",
+        ) from None
+    except ValueError as error:
+        raise BuildError(f"{path} is no JSON: {error}", remedy="check --postprocess") from None
+
+
+class _Remembering:
+    """Passes everything on and keeps the notes, which belong into the report too."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self.notes: list[str] = []
+
+    def step(self, title: str, total: int | None = None) -> AbstractContextManager[Callable[[], None]]:
+        return self._inner.step(title, total)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self._inner.note(text)

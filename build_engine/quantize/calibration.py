@@ -1,0 +1,178 @@
+"""From what a network's tensors hold on real frames to the range that 8 bits should cover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from build_engine.errors import BuildError
+from build_engine.graph import Tensors
+from build_engine.progress import Progress
+from build_engine.session import Session
+
+Method = Literal["max", "percentile", "mse", "entropy"]
+METHODS: tuple[Method, ...] = ("max", "percentile", "mse", "entropy")
+KEPT_VALUES = 1 << 18
+"""Values per tensor that are kept, drawn evenly from all samples; a 99.99 % quantile then rests on 26 of them."""
+PERCENTILE = 99.99
+SHRINK_STEPS = 60
+"""Candidates of the search for the least squared error: the range at 100 % to 41 %, one per cent apart."""
+LEVELS = 256
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one tensor was seen to hold.
+
+    Attributes:
+        lowest: Smallest value of all samples.
+        highest: Largest value of all samples.
+        values: `(n,)` some of the values, for the methods that weigh.
+    """
+
+    lowest: float
+    highest: float
+    values: Values
+
+
+Ranges = Mapping[str, Range]
+
+
+def calibrate(
+    model: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Tensors], progress: Progress
+) -> dict[str, Range]:
+    """Watch tensors while the network computes the samples.
+
+    Args:
+        model: The float graph.
+        tensors: Names of the tensors to watch.
+        samples: Inputs by name, one entry of the batch each.
+        progress: Told about every sample.
+
+    Raises:
+        BuildError: A tensor holds a NaN or an infinity; the tensor and the sample are named.
+    """
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    have = {output.name for output in watched.graph.output}
+    inputs = {value.name for value in watched.graph.input}
+    watched.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in tensors if name not in have and name not in inputs
+    )
+    session = Session(watched, threads=0)
+    per_sample = max(1, KEPT_VALUES // len(samples))
+    lowest: dict[str, float] = {}
+    highest: dict[str, float] = {}
+    kept: dict[str, list[Values]] = {name: [] for name in tensors}
+    draw = np.random.default_rng(0)
+    with progress.step("Calibrating", len(samples)) as advance:
+        for number, sample in enumerate(samples):
+            computed: dict[str, npt.NDArray[Any]] = {
+                **sample,
+                **session.run(sample, [name for name in tensors if name not in inputs]),
+            }
+            for name in tensors:
+                flat = computed[name].reshape(-1)
+                low, high = float(flat.min()), float(flat.max())
+                if not np.isfinite(low + high):
+                    raise BuildError(
+                        f"tensor {name!r} holds a NaN or an infinity on calibration sample {number}",
+                        remedy="find it with the model in FP32; a network that overflows cannot be quantized",
+                    )
+                lowest[name] = min(lowest.get(name, low), low)
+                highest[name] = max(highest.get(name, high), high)
+                kept[name].append(flat[draw.integers(0, flat.size, min(per_sample, flat.size))].astype(np.float32))
+            advance()
+    return {name: Range(lowest[name], highest[name], np.concatenate(kept[name])) for name in tensors}
+
+
+def choose(seen: Range, method: Method, *, symmetric: bool) -> tuple[float, float]:
+    """The range that 8 bits should cover.
+
+    Args:
+        seen: What the tensor held.
+        method: How to weigh clipping against rounding. `max` clips nothing; `percentile` clips 0.01 % of the values;
+            `mse` has the least squared error; `entropy` loses the least information (Kullback-Leibler, as TensorRT's
+            calibrator did).
+        symmetric: Whether the range must be `(-t, t)`, as TensorRT wants it.
+
+    Returns:
+        `(low, high)`, with `low <= 0 <= high`: zero, which is what convolutions pad with, is always exact.
+    """
+    low, high = min(seen.lowest, 0.0), max(seen.highest, 0.0)
+    if symmetric:
+        top = max(-low, high)
+        top = _METHODS[method](np.abs(seen.values), 0.0, top, LEVELS // 2 - 1)[1]
+        return -top, top
+    return _METHODS[method](seen.values, low, high, LEVELS - 1)
+
+
+def _max(_values: Values, low: float, high: float, _steps: int) -> tuple[float, float]:
+    return low, high
+
+
+def _percentile(values: Values, low: float, high: float, _steps: int) -> tuple[float, float]:
+    bottom, top = np.quantile(values, [1 - PERCENTILE / 100, PERCENTILE / 100])
+    return max(low, min(float(bottom), 0.0)), min(high, max(float(top), 0.0))
+
+
+def _mse(values: Values, low: float, high: float, steps: int) -> tuple[float, float]:
+    """Shrink the upper end, then the lower: the two hardly depend on one another."""
+    values = values[:: max(1, values.size // 32768)]
+
+    def error(bottom: float, top: float) -> float:
+        step = max(top - bottom, 1e-12) / steps
+        zero = round(-bottom / step)
+        rounded = (np.clip(np.round(values / step) + zero, 0, steps) - zero) * step
+        return float(np.square(rounded - values, dtype=np.float64).sum())
+
+    shares = [1 - index / 100 for index in range(SHRINK_STEPS)]
+    top = min((high * share for share in shares), key=lambda value: error(low, value))
+    bottom = min((low * share for share in shares), key=lambda value: error(value, top)) if low < 0 else 0.0
+    return bottom, top
+
+
+def _entropy(values: Values, low: float, high: float, _steps: int) -> tuple[float, float]:
+    """The threshold on magnitudes that loses least information; either end is cut there.
+
+    Migacz, 8-bit inference with TensorRT, GTC 2017.
+    """
+    magnitudes = np.abs(values)
+    bins = 2048
+    counts, edges = np.histogram(magnitudes, bins, (0.0, max(-low, high, 1e-12)))
+    counts[0] = counts[1]  # zeros are exact at any threshold; after a ReLU they would outweigh everything
+    levels = 128
+    best, threshold = np.inf, edges[-1]
+    for size in range(levels, bins + 1, 16):
+        reference = counts[:size].astype(np.float64)
+        groups = np.minimum(np.arange(size) * levels // size, levels - 1)
+        filled = reference > 0
+        totals = np.bincount(groups, reference, levels)
+        members = np.bincount(groups, filled, levels)
+        candidate = np.where(filled, (totals / np.maximum(members, 1))[groups], 0.0)
+        reference[-1] += counts[size:].sum()
+        divergence = _divergence(reference, candidate)
+        if divergence < best:
+            best, threshold = divergence, edges[size]
+    return max(low, -float(threshold)), min(high, float(threshold))
+
+
+def _divergence(reference: npt.NDArray[np.float64], candidate: npt.NDArray[np.float64]) -> float:
+    p, q = reference / max(reference.sum(), 1e-12), candidate / max(candidate.sum(), 1e-12)
+    some = p > 0
+    return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-9))).sum())
+
+
+_METHODS: Mapping[Method, Callable[[Values, float, float, int], tuple[float, float]]] = {
+    "max": _max,
+    "percentile": _percentile,
+    "mse": _mse,
+    "entropy": _entropy,
+}

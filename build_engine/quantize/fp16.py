@@ -1,0 +1,148 @@
+"""FP16 as FP16 tensors in the graph, with casts at the borders of the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from build_engine.graph import constants
+from build_engine.quantize.core import Core
+
+OPERATORS = frozenset(
+    {
+        *("Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Elu", "Erf", "Flatten", "Gelu"),
+        *("Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MatMul"),
+        *("MaxPool", "Mul", "PRelu", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Split", "Squeeze"),
+        *("Sub", "Tanh", "Transpose", "Unsqueeze"),
+    }
+)
+"""What loses nothing that matters in FP16. Normalizations, softmax and sums over a map stay in FP32."""
+LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Half:
+    """A graph in FP16.
+
+    Attributes:
+        model: The graph; its inputs and outputs are as before.
+        kept_float: Nodes of the core that stay in FP32, and why.
+    """
+
+    model: onnx.ModelProto
+    kept_float: dict[str, str]
+
+
+def to_fp16(model: onnx.ModelProto, core: Core) -> Half:
+    """Compute the core of a network in FP16; inputs, outputs and decoding stay in FP32.
+
+    A tensor is cast once where it enters the core and once where it leaves it, so nothing outside is rounded.
+
+    Args:
+        model: The fused float graph, every node named, with inferred shapes.
+        core: Where lower precision is borne.
+    """
+    typed = onnx.shape_inference.infer_shapes(model)
+    weights = constants(typed)
+    values = (*typed.graph.value_info, *typed.graph.input, *typed.graph.output)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats |= {name for name, array in weights.items() if array.dtype == np.float32}
+
+    half, kept = _half_nodes(typed, core)
+    produced = {name for node in typed.graph.node if node.name in half for name in node.output if name in floats}
+    fresh = _Casts(typed, floats)
+    for node in typed.graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        wants = TensorProto.FLOAT16 if node.name in half else TensorProto.FLOAT
+        for index, name in enumerate(node.input):
+            is_data = name in floats and not (node.op_type == "Resize" and index in (1, 2))
+            if is_data and (name in produced) != (wants == TensorProto.FLOAT16):
+                copy.input[index] = fresh.cast(name, wants)
+        for index, name in enumerate(node.output):
+            if name in produced and name in fresh.graph_outputs:
+                copy.output[index] = fresh.leave(name)
+        fresh.nodes.append(copy)
+        fresh.flush()
+    return Half(fresh.finish(), kept)
+
+
+def _half_nodes(model: onnx.ModelProto, core: Core) -> tuple[set[str], dict[str, str]]:
+    weights = constants(model)
+    members = {*core.weighted, *core.between, *core.last}
+    half: set[str] = set()
+    kept: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.name not in members:
+            continue
+        largest = max(
+            (
+                float(np.abs(weights[n]).max(initial=0))
+                for n in node.input
+                if n in weights and weights[n].dtype == np.float32
+            ),
+            default=0.0,
+        )
+        if node.op_type not in OPERATORS:
+            kept[node.name] = f"{node.op_type} needs FP32"
+        elif largest > LARGEST:
+            kept[node.name] = f"a weight of {largest:.3g} exceeds FP16's {LARGEST:.0f}"
+        else:
+            half.add(node.name)
+    return half, kept
+
+
+class _Casts:
+    """The new graph while it grows: nodes in order, and the casts they asked for before them."""
+
+    def __init__(self, model: onnx.ModelProto, floats: set[str]) -> None:
+        self._model = model
+        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._fresh_weights: dict[str, TensorProto] = {}
+        self._known: dict[tuple[str, int], str] = {}
+        self._pending: list[onnx.NodeProto] = []
+        self._floats = floats
+        self.graph_outputs = {output.name for output in model.graph.output}
+        self.nodes: list[onnx.NodeProto] = []
+
+    def cast(self, name: str, to: int) -> str:
+        """The tensor in the other type: a converted weight, or the outcome of one Cast."""
+        if (name, to) in self._known:
+            return self._known[name, to]
+        suffix = "fp16" if to == TensorProto.FLOAT16 else "fp32"
+        other = self._known[name, to] = f"{name}.{suffix}"
+        if name in self._weights:
+            array = numpy_helper.to_array(self._weights[name]).astype(np.float16)
+            self._fresh_weights[other] = numpy_helper.from_array(array, other)
+        else:
+            self.nodes.append(helper.make_node("Cast", [name], [other], f"{name}/{suffix}", to=to))
+        return other
+
+    def leave(self, name: str) -> str:
+        """The FP16 name of a graph output, whose own name is the FP32 cast of it."""
+        half = f"{name}.half"
+        self._pending.append(helper.make_node("Cast", [half], [name], f"{name}/fp32", to=TensorProto.FLOAT))
+        self._known[name, TensorProto.FLOAT] = name
+        self._known[name, TensorProto.FLOAT16] = half
+        return half
+
+    def flush(self) -> None:
+        """Put the casts of graph outputs right behind the node that computes them."""
+        self.nodes += self._pending
+        self._pending.clear()
+
+    def finish(self) -> onnx.ModelProto:
+        """The whole graph, with the weights that are still read."""
+        result = onnx.ModelProto()
+        result.CopyFrom(self._model)
+        del result.graph.node[:]
+        del result.graph.value_info[:]
+        result.graph.node.extend(self.nodes)
+        read = {name for node in self.nodes for name in node.input}
+        del result.graph.initializer[:]
+        result.graph.initializer.extend(t for n, t in self._weights.items() if n in read or n in self.graph_outputs)
+        result.graph.initializer.extend(self._fresh_weights.values())
+        return onnx.shape_inference.infer_shapes(result, check_type=True)

@@ -1,0 +1,161 @@
+"""INT8 by explicit QuantizeLinear and DequantizeLinear pairs, placed as each runtime's kernels want them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from build_engine.graph import constants
+from build_engine.quantize.calibration import Method, Ranges, choose
+from build_engine.quantize.core import WEIGHTED, Core
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a runtime wants its 8 bits.
+
+    Attributes:
+        name: Name of the graph in the bundle.
+        activations: Integer type of activations.
+        symmetric: Whether activations have no zero point.
+        between: Operators between weighted layers that run on integers too.
+        options: What else ONNX Runtime's quantizer is told.
+    """
+
+    name: str
+    activations: QuantType
+    symmetric: bool
+    between: frozenset[str]
+    options: Mapping[str, Any]
+
+
+CPU_INT8 = Recipe(
+    "cpu-int8",
+    QuantType.QUInt8,
+    symmetric=False,
+    between=frozenset(
+        {
+            "Add",
+            "AveragePool",
+            "Clip",
+            "Concat",
+            "Flatten",
+            "GlobalAveragePool",
+            "LeakyRelu",
+            "MaxPool",
+            "Mul",
+            "Pad",
+            "Relu",
+            "Reshape",
+            "Resize",
+            "Sigmoid",
+            "Split",
+            "Squeeze",
+            "Transpose",
+        }
+    ),
+    options={"WeightSymmetric": True},
+)
+"""ONNX Runtime's: unsigned activations times signed weights is what a CPU's dot-product instructions compute."""
+
+TENSORRT_INT8 = Recipe(
+    "trt-int8",
+    QuantType.QInt8,
+    symmetric=True,
+    between=frozenset({"Add"}),
+    options={
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        # TensorRT refuses int32 Q/DQ on biases and adds them in float for free.
+        "QuantizeBias": False,
+        # Else Conv-Q-DQ-Relu-Q-DQ, which keeps the activation out of the convolution's kernel.
+        "OpTypesToExcludeOutputQuantization": sorted(WEIGHTED),
+    },
+)
+"""TensorRT's: no zero points; the pairs stand where a kernel reads, and TensorRT moves them past pooling by itself."""
+
+
+def quantized_nodes(model: onnx.ModelProto, core: Core, recipe: Recipe) -> tuple[str, ...]:
+    """Names of the nodes that get 8-bit inputs."""
+    between = set(core.between)
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if node.name in core.weighted or (node.name in between and node.op_type in recipe.between)
+    )
+
+
+def quantized_tensors(model: onnx.ModelProto, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the activations around these nodes, whose ranges have to be known."""
+    fixed = constants(model)
+    integers = {
+        value.name
+        for value in (*model.graph.value_info, *model.graph.input)
+        if value.type.tensor_type.elem_type not in (0, onnx.TensorProto.FLOAT)
+    }
+    names: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.name in nodes:
+            for name in (*node.input, *node.output):
+                if name and name not in fixed and name not in integers:
+                    names[name] = None
+    return tuple(names)
+
+
+def to_int8(
+    model: onnx.ModelProto,
+    core: Core,
+    ranges: Ranges,
+    recipe: Recipe,
+    method: Method,
+    float_nodes: tuple[str, ...] = (),
+) -> onnx.ModelProto:
+    """Quantize the core of a network.
+
+    Args:
+        model: The fused float graph, opset 13 or newer, every node named.
+        core: Where lower precision is borne.
+        ranges: What the tensors of `quantized_tensors` were seen to hold.
+        recipe: For which runtime.
+        method: How a range is chosen from what was seen.
+        float_nodes: Nodes to leave in float all the same.
+
+    Returns:
+        The graph with weights stored as INT8 per output channel, and activations per tensor.
+    """
+    nodes = [name for name in quantized_nodes(model, core, recipe) if name not in float_nodes]
+    source = onnx.shape_inference.infer_shapes(model)
+    source.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")  # else it writes the model to disk for that
+    chosen = {}
+    for name, seen in ranges.items():
+        low, high = choose(seen, method, symmetric=recipe.symmetric)
+        chosen[name] = TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+    kinds = {node.op_type for node in model.graph.node if node.name in nodes}
+    root = logging.getLogger()
+    disabled, root.disabled = root.disabled, True  # it says on the root logger what it decides
+    try:
+        quantizer = QDQQuantizer(
+            source,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=recipe.activations,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, chosen),
+            nodes_to_quantize=nodes,
+            nodes_to_exclude=[],
+            op_types_to_quantize=sorted(kinds),
+            extra_options=dict(recipe.options),
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    finally:
+        root.disabled = disabled
+    return onnx.shape_inference.infer_shapes(quantizer.model.model)

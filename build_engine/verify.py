@@ -1,0 +1,93 @@
+"""Whether what was built computes what was trained: the fused graph at build time, the bundle wherever it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from build_engine.errors import BuildError
+from build_engine.fuse.verify import Verification, verify_fusion
+from build_engine.graph import Tensors
+from engine.bundle import Bundle
+from engine.errors import RuntimeUnavailable
+from engine.manifest import Target
+from engine.opening import open_runtime
+from engine.reference import check_reference
+from engine.slots import RegionTable
+
+
+def check_fusion(
+    trained: onnx.ModelProto,
+    fused: onnx.ModelProto,
+    inputs: Sequence[Tensors],
+    tolerance: float | None,
+    progress: Callable[[str, int, int], None],
+) -> Verification:
+    """Compare the fused graph with the unfused one.
+
+    Args:
+        trained: The graph before fusion.
+        fused: The graph after it.
+        inputs: Real frames where there are any, and random ones.
+        tolerance: Largest error relative to an output's largest value; None leaves it to the fuser's own bound.
+        progress: Told about every input.
+
+    Raises:
+        BuildError: They differ by more.
+    """
+    outcome = verify_fusion(trained, fused, inputs, progress=progress)
+    worst = max(outcome.outputs, key=lambda output: output.fused)
+    if tolerance is not None and worst.fused > tolerance:
+        raise BuildError(
+            f"output {worst.name!r} of the fused graph is off by {worst.fused:.2e} of its largest value, allowed is "
+            f"{tolerance:.2e}; the unfused graph's own rounding is {worst.unfused:.2e}",
+            remedy="allow more with --tolerance, or leave it out to bound the error by that rounding",
+        )
+    return outcome
+
+
+@dataclass(frozen=True)
+class TargetOutcome:
+    """What became of a bundle's reference cases on one target.
+
+    Attributes:
+        target: Where they were to run.
+        passed: Whether the engine agrees with the float graph; None where it cannot run here.
+        message: One line for a person.
+    """
+
+    target: Target
+    passed: bool | None
+    message: str
+
+
+def check_bundle(bundle: Bundle, only: Target | None = None) -> tuple[TargetOutcome, ...]:
+    """Run a bundle's reference cases on every target that can be had here.
+
+    Args:
+        bundle: An opened bundle, whose digests are therefore checked.
+        only: One target; it must be available then.
+
+    Raises:
+        EngineError: `only` is not available or not served, or an engine fails.
+    """
+    served = dict.fromkeys(target for graph in bundle.manifest.graphs.values() for target in graph.targets)
+    outcomes = []
+    for target in (only,) if only else served:
+        regions = RegionTable()
+        try:
+            runtime = open_runtime(bundle, target, regions)
+        except RuntimeUnavailable as error:
+            if only:
+                raise
+            outcomes.append(TargetOutcome(target, None, error.message))
+            continue
+        try:
+            result = check_reference(bundle, runtime, regions)
+            outcomes.append(TargetOutcome(target, result.passed, result.message))
+        finally:
+            runtime.close()
+            regions.close()
+    return tuple(outcomes)

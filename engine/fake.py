@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from engine.checks import check_batch
 from engine.errors import RunFailed
-from engine.onnx_runtime import check_batch
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import RegionTable
 

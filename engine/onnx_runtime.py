@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
+from engine.checks import check_batch
 from engine.errors import RunFailed, RuntimeUnavailable
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
-from engine.slots import RegionTable, SlotHandle
-from engine.tensors import TensorSpec
+from engine.slots import RegionTable
 
 
 class OnnxRuntime:
@@ -86,50 +85,6 @@ class OnnxRuntime:
         self._session = None
 
 
-def check_batch(description: RuntimeDescription, batch: Batch) -> int:
-    """Check a batch against what the engine takes, and return its size.
-
-    Raises:
-        RunFailed: A tensor is missing or does not fit; the message has both shapes.
-    """
-    remedy = "fill the slots as the bundle's manifest says: python -m build_engine inspect BUNDLE"
-    size = 1
-    for spec in description.inputs:
-        if spec.name not in batch.inputs:
-            raise RunFailed(f"input {spec.name!r} is missing", remedy=remedy)
-        if spec.batched:
-            size = batch.inputs[spec.name].shape[0]
-    if not 1 <= size <= description.max_batch:
-        raise RunFailed(f"a batch of {size}; the engine takes 1 to {description.max_batch}", remedy=remedy)
-    for specs, handles in ((description.inputs, batch.inputs), (description.outputs, batch.outputs)):
-        for spec in specs:
-            handle = handles.get(spec.name)
-            if handle is None:
-                raise RunFailed(f"output {spec.name!r} has no slot", remedy=remedy)
-            if handle.dtype != spec.dtype or not _fits(spec, handle, size):
-                raise RunFailed(
-                    f"{spec.name} is {handle.dtype}{list(handle.shape)}, "
-                    f"the engine wants {spec.dtype}{list(spec.shape)}",
-                    remedy=remedy,
-                )
-    return size
-
-
-def _fits(spec: TensorSpec, handle: SlotHandle, batch: int) -> bool:
-    if len(handle.shape) != len(spec.shape):
-        return False
-    wanted = (batch if size == "batch" else size for size in spec.shape)
-    return all(isinstance(size, str) or size == given for size, given in zip(wanted, handle.shape, strict=True))
-
-
 def _resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
-
-
-def cpu_name() -> str:
-    """The processor's model name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

@@ -1,0 +1,51 @@
+"""Whether a batch fits an engine: the same answer from every backend."""
+
+from __future__ import annotations
+
+from engine.errors import RunFailed
+from engine.runtime import Batch, RuntimeDescription
+from engine.slots import SlotHandle
+from engine.tensors import TensorSpec
+
+_REMEDY = "fill the slots as the bundle's manifest says: python -m build_engine inspect BUNDLE"
+
+
+def check_batch(description: RuntimeDescription, batch: Batch) -> int:
+    """Check a batch against what the engine takes, and return its size.
+
+    Raises:
+        RunFailed: A tensor is missing or does not fit; the message has both shapes.
+    """
+    sizes: dict[str, int] = {}
+    for kind, specs, handles in (
+        ("input", description.inputs, batch.inputs),
+        ("output", description.outputs, batch.outputs),
+    ):
+        for spec in specs:
+            handle = handles.get(spec.name)
+            if handle is None:
+                raise RunFailed(f"{kind} {spec.name!r} has no slot", remedy=_REMEDY)
+            if handle.dtype != spec.dtype or not _fits(spec, handle, sizes):
+                named = ", ".join(f"{name} = {size}" for name, size in sizes.items() if name in spec.shape)
+                raise RunFailed(
+                    f"{spec.name} is {handle.dtype}{list(handle.shape)}, the engine wants "
+                    f"{spec.dtype}[{', '.join(map(str, spec.shape))}]{f' with {named}' if named else ''}",
+                    remedy=_REMEDY,
+                )
+    size = sizes.get("batch", 1)
+    if not 1 <= size <= description.max_batch:
+        raise RunFailed(f"a batch of {size}; the engine takes 1 to {description.max_batch}", remedy=_REMEDY)
+    return size
+
+
+def _fits(spec: TensorSpec, handle: SlotHandle, sizes: dict[str, int]) -> bool:
+    """Whether a shape matches, a named dimension having one size in all tensors. `sizes` learns new names."""
+    if len(handle.shape) != len(spec.shape):
+        return False
+    for wanted, given in zip(spec.shape, handle.shape, strict=True):
+        if isinstance(wanted, str):
+            if sizes.setdefault(wanted, given) != given:
+                return False
+        elif wanted != given:
+            return False
+    return True

@@ -1,3 +1,6 @@
+"""The one tree of exceptions of `engine`."""
+
+
 class EngineError(Exception):
     """Anything that `engine` refuses to do, with what to do about it.
 

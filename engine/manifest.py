@@ -7,7 +7,6 @@ measurements.
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,19 +21,23 @@ Target = Literal["cpu", "rtx", "gpu", "jetson-orin", "jetson-thor", "drive-orin"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _relative(path: str) -> str:
-    """A path that stays inside the bundle."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or "\\" in path or any(part in ("..", ".") for part in parts):
+def bundle_path(path: str) -> str:
+    """A path that stays inside the bundle, spelled in the one way there is.
+
+    Raises:
+        ValueError: It is absolute, climbs out, has empty parts, a backslash or characters that do not print.
+    """
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable():
         raise ValueError(f"{path!r} must be a relative path inside the bundle")
     return path
 
 
-BundlePath = Annotated[str, AfterValidator(_relative)]
+BundlePath = Annotated[str, AfterValidator(bundle_path)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Preprocessing(_Section):
@@ -61,6 +64,27 @@ class Preprocessing(_Section):
     resize: Literal["letterbox", "stretch"] = "letterbox"
     kernel: Literal["area", "bilinear", "nearest", "bicubic"] = "area"
     pad_value: int = Field(default=114, ge=0, le=255)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network input."""
+        return 1 if self.color == "gray" else 3
+
+    def check_input(self, inputs: tuple[TensorSpec, ...]) -> None:
+        """Check that one of an engine's inputs is what frames are turned into.
+
+        Raises:
+            ValueError: None is, or it has another type or shape.
+        """
+        made = TensorSpec(name=self.input, dtype="uint8", shape=("batch", self.height, self.width, self.channels))
+        fed = next((spec for spec in inputs if spec.name == self.input), None)
+        if fed is None:
+            raise ValueError(f"preprocessing feeds {self.input!r}, which is no input")
+        if fed != made:
+            raise ValueError(
+                f"preprocessing makes {made.dtype}{list(made.shape)}, "
+                f"input {self.input!r} is {fed.dtype}{list(fed.shape)}"
+            )
 
 
 class TensorPostprocessing(_Section):
@@ -118,7 +142,8 @@ class GraphEntry(_Section):
         path: File in the bundle.
         precision: Precision of its arithmetic.
         targets: Targets that it serves. The graph listed first for a target is the one to serve.
-        cpu_features: Instruction sets without which an INT8 graph computes other numbers (saturation).
+        cpu_features: Instruction sets without which an INT8 graph computes other numbers (saturation), by the names of
+            /proc/cpuinfo.
     """
 
     path: BundlePath
@@ -205,8 +230,11 @@ class Manifest(_Section):
             raise ValueError(f"no digest for {', '.join(missing)}")
         if unknown := sorted({plan.graph for plan in self.plans} - set(self.graphs)):
             raise ValueError(f"plans of unknown graphs: {', '.join(unknown)}")
-        if self.preprocessing and self.preprocessing.input not in {spec.name for spec in self.inputs}:
-            raise ValueError(f"preprocessing feeds {self.preprocessing.input!r}, which is no input")
+        tensors = [spec.name for spec in (*self.inputs, *self.outputs)]
+        if twice := sorted({name for name in tensors if tensors.count(name) > 1}):
+            raise ValueError(f"two tensors are called {', '.join(twice)}")
+        if self.preprocessing:
+            self.preprocessing.check_input(self.inputs)
         if isinstance(self.postprocessing, DetectionPostprocessing):
             names = {spec.name for spec in self.outputs}
             if absent := [name for name in self.postprocessing.outputs if name not in names]:
@@ -241,7 +269,7 @@ class Manifest(_Section):
         """
         try:
             version = json.loads(data).get("schema_version")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise BundleInvalid(f"{origin} is not a manifest: {error}", remedy="build the bundle again") from None
         if version != SCHEMA_VERSION:
             raise BundleInvalid(

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
 from engine.checks import check_batch
-from engine.errors import RunFailed, RuntimeUnavailable
+from engine.errors import BundleInvalid, RunFailed, RuntimeUnavailable
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import RegionTable
+from engine.tensors import TensorSpec
+
+_DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(uint16)": "uint16",
+    "tensor(int16)": "int16",
+    "tensor(uint32)": "uint32",
+    "tensor(int32)": "int32",
+    "tensor(uint64)": "uint64",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
 
 
 class OnnxRuntime:
@@ -25,6 +43,7 @@ class OnnxRuntime:
 
     Raises:
         RuntimeUnavailable: ONNX Runtime refuses the graph; its own words are in the message.
+        BundleInvalid: The graph's inputs and outputs are not the description's.
     """
 
     def __init__(
@@ -44,10 +63,12 @@ class OnnxRuntime:
                 f"ONNX Runtime {onnxruntime.__version__} refuses graph {description.graph!r}: {error}",
                 remedy="build the bundle again with --target cpu, or install a newer onnxruntime",
             ) from None
-        self._load_bytes = max(0, _resident_bytes() - before)
         self._graph_bytes = len(graph)
         self._description = description
         self._regions = regions
+        self._check_network()
+        self._grown_bytes = max(0, _resident_bytes() - before)
+        self._seen_batches: set[int] = set()
 
     def describe(self) -> RuntimeDescription:
         """What is loaded."""
@@ -59,32 +80,80 @@ class OnnxRuntime:
         Raises:
             RunFailed: A tensor is missing, has the wrong shape or dtype, or ONNX Runtime failed.
         """
-        check_batch(self._description, batch)
+        size = check_batch(self._description, batch)
+        if self._session is None:
+            raise RunFailed("the engine was closed", remedy="open it again")
+        before = None if size in self._seen_batches else _resident_bytes()
         started = time.perf_counter_ns()
         try:
             binding = self._session.io_binding()
+            # Each value is a view of the slot's own memory, so nothing is copied; they live until the run is over.
+            values = {
+                spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(self._regions.view(handles[spec.name]))
+                for specs, handles in (
+                    (self._description.inputs, batch.inputs),
+                    (self._description.outputs, batch.outputs),
+                )
+                for spec in specs
+            }
             for spec in self._description.inputs:
-                view = self._regions.view(batch.inputs[spec.name])
-                binding.bind_ortvalue_input(spec.name, onnxruntime.OrtValue.ortvalue_from_numpy(view))
+                binding.bind_ortvalue_input(spec.name, values[spec.name])
             for spec in self._description.outputs:
-                view = self._regions.view(batch.outputs[spec.name])
-                binding.bind_ortvalue_output(spec.name, onnxruntime.OrtValue.ortvalue_from_numpy(view))
+                binding.bind_ortvalue_output(spec.name, values[spec.name])
             self._session.run_with_iobinding(binding)
         except (KeyError, ValueError) as error:
             raise RunFailed(f"a slot is not usable: {error}", remedy="report this as a bug of the caller") from error
         except Exception as error:  # as above
             raise RunFailed(f"ONNX Runtime failed: {error}", remedy="check the bundle: build_engine verify") from error
-        return RunReport(inference_ns=time.perf_counter_ns() - started)
+        report = RunReport(inference_ns=time.perf_counter_ns() - started)
+        if before is not None:
+            self._seen_batches.add(size)
+            self._grown_bytes += max(0, _resident_bytes() - before)
+        return report
 
     def memory(self) -> MemoryReport:
-        """Weights by the graph's size; activations by what loading and warming up added to the process."""
-        return MemoryReport({"weights": self._graph_bytes, "activations": max(0, self._load_bytes - self._graph_bytes)})
+        """Weights by the graph's size; activations by what else loading, and the first run per batch size, added.
+
+        The process's resident memory is all that can be asked on a CPU, so other threads that allocate meanwhile are
+        counted too; in an engine process of its own there are none.
+        """
+        return MemoryReport(
+            {"weights": self._graph_bytes, "activations": max(0, self._grown_bytes - self._graph_bytes)}
+        )
 
     def close(self) -> None:
-        """Give the session back."""
+        """Give the session back. A second call does nothing."""
         self._session = None
+
+    def _check_network(self) -> None:
+        """The graph's tensors against the description's."""
+        for kind, specs, held in (
+            ("input", self._description.inputs, self._session.get_inputs()),
+            ("output", self._description.outputs, self._session.get_outputs()),
+        ):
+            graph = {tensor.name: (_DTYPES.get(tensor.type, tensor.type), tensor.shape) for tensor in held}
+            for spec in specs:
+                dtype, shape = graph.pop(spec.name, ("absent", []))
+                if dtype != spec.dtype or not _same_shape(spec, shape):
+                    raise BundleInvalid(
+                        f"{kind} {spec.name!r} is {spec.dtype}{list(spec.shape)} in the manifest, "
+                        f"{dtype}{shape} in graph {self._description.graph!r}",
+                        remedy="build the bundle again",
+                    )
+            if graph and kind == "input":
+                raise BundleInvalid(
+                    f"graph {self._description.graph!r} wants {', '.join(graph)}, which the manifest does not name",
+                    remedy="build the bundle again",
+                )
+
+
+def _same_shape(spec: TensorSpec, shape: Sequence[int | str | None]) -> bool:
+    """Whether known sizes agree; a graph may leave free what the manifest knows."""
+    return len(shape) == len(spec.shape) and all(
+        not isinstance(held, int) or held == wanted for held, wanted in zip(shape, spec.shape, strict=True)
+    )
 
 
 def _resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")

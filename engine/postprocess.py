@@ -22,7 +22,8 @@ class Detections:
         classes: `(n,)` int64 index into the labels.
         boxes: `(n, 4)` float32: x_min, y_min, x_max, y_max in frame pixels, clipped to the frame.
         distances: `(n,)` float32 metres; None where the network has none, or the camera's focal length is unknown.
-        finite: Whether every score, box and distance that was answered is a finite number.
+        finite: Whether every score, box and distance that was answered is a finite number, and every class has a
+            label. A class that has none is answered as the nearest that does.
     """
 
     scores: npt.NDArray[np.float32]
@@ -58,6 +59,9 @@ def detections(
     scores = scores[keep]
     boxes = placement.to_frame(np.asarray(outputs[spec.boxes][entry], np.float32)[keep])
     finite = bool(np.isfinite(scores).all() and np.isfinite(boxes).all())
+    classes = np.asarray(outputs[spec.classes][entry], np.int64)[keep]
+    labelled = np.clip(classes, 0, len(spec.labels) - 1)
+    finite = finite and bool((classes == labelled).all())
     limits = np.array([frame_width, frame_height] * 2, np.float32)
     distances = None
     if spec.distances is not None and spec.reference_focal_px is not None:
@@ -67,7 +71,7 @@ def detections(
             distances = (virtual * (focal_px * placement.scale_x / spec.reference_focal_px)).astype(np.float32)
     return Detections(
         scores=scores,
-        classes=np.asarray(outputs[spec.classes][entry], np.int64)[keep],
+        classes=labelled,
         boxes=np.clip(boxes, 0, limits).astype(np.float32),
         distances=distances,
         finite=finite,

@@ -54,7 +54,13 @@ class Placement:
 
 
 def place(frame_width: int, frame_height: int, spec: Preprocessing) -> Placement:
-    """Where a frame of this size goes."""
+    """Where a frame of this size goes.
+
+    Raises:
+        ValueError: The frame has no pixels.
+    """
+    if frame_width < 1 or frame_height < 1:
+        raise ValueError(f"a frame of {frame_width}x{frame_height} pixels")
     if spec.resize == "stretch":
         return Placement(spec.width / frame_width, spec.height / frame_height, 0, 0, spec.width, spec.height)
     scale = min(spec.width / frame_width, spec.height / frame_height)
@@ -77,20 +83,25 @@ def resize_into(frame: npt.NDArray[np.uint8], spec: Preprocessing, out: npt.NDAr
         frame: `(H, W, C)` in the colour order that `spec` wants; `(H, W)` or `(H, W, 1)` for grey.
         spec: The bundle's preprocessing.
         out: `(height, width, C)` uint8, contiguous: one entry of the input batch. Every byte is written.
+
+    Raises:
+        ValueError: The frame has no pixels, other channels than `out`, or is not uint8; or `out` is not the size of
+            the network input.
     """
+    channels = 1 if frame.ndim == 2 else frame.shape[-1]
+    wanted = (spec.height, spec.width, channels)
+    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or frame.size == 0 or out.shape != wanted:
+        raise ValueError(f"a frame {frame.dtype}{list(frame.shape)} for a network input {out.dtype}{list(out.shape)}")
     placement = place(frame.shape[1], frame.shape[0], spec)
-    covers_all = placement.width == spec.width and placement.height == spec.height
-    if not covers_all:
+    if (placement.width, placement.height) != (spec.width, spec.height):
         out[:] = spec.pad_value
     x, y = placement.offset_x, placement.offset_y
     window = out[y : y + placement.height, x : x + placement.width]
-    if frame.shape[1] == placement.width and frame.shape[0] == placement.height:
+    if frame.shape[:2] == window.shape[:2]:
         window[:] = frame.reshape(window.shape)
         return placement
     kernel = (_SHRINK if placement.scale_x * placement.scale_y < 1 else _ENLARGE)[spec.kernel]
-    size = (placement.width, placement.height)
-    if covers_all:
-        cv2.resize(frame, size, dst=out, interpolation=kernel)
-    else:
-        window[:] = cv2.resize(frame, size, interpolation=kernel).reshape(window.shape)
+    resized = cv2.resize(frame, (placement.width, placement.height), dst=window, interpolation=kernel)
+    if resized.ctypes.data != window.ctypes.data:  # OpenCV may decline to write in place
+        window[:] = resized.reshape(window.shape)
     return placement

@@ -1,3 +1,5 @@
+"""What crosses the boundary of an engine: names, element types and shapes."""
+
 from __future__ import annotations
 
 import math
@@ -22,7 +24,7 @@ DType = Literal[
 ]
 """Element types that cross the boundary of an engine, by their numpy names."""
 
-Dimension = Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
+Dimension = Annotated[int, Field(ge=1, strict=True)] | Annotated[str, Field(min_length=1)]
 """A known size, or the name of one that is chosen at run time (`"batch"`)."""
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import BundleCorrupt, BundleInvalid, BundleNotFound
-from engine.manifest import FileEntry, Manifest
+from engine.bundle_files import Files, open_files, write_files
+from engine.errors import BundleCorrupt, BundleInvalid
+from engine.manifest import FileEntry, Manifest, bundle_path
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
 """Covers every file, so `sha256sum -c SHA256SUMS` checks a bundle without monocoque."""
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+REPORTS = frozenset({"report.html", "report.json"})
+"""Checked, but no part of the digest: they hold measurements, which differ from one build to the next."""
 
 Tensors = dict[str, npt.NDArray[Any]]
-_File = Path | zipfile.ZipInfo
+_COPY_AGAIN = "copy the bundle again from where it was built, or build it again"
 
 
 def sha256(data: bytes) -> str:
@@ -43,11 +42,18 @@ class ReferenceCase:
 
 
 def pack_reference(case: ReferenceCase) -> bytes:
-    """A reference case as the bytes of its `.npz` file."""
+    """A reference case as the bytes of its `.npz` file: the same arrays, the same bytes.
+
+    Raises:
+        ValueError: An array holds Python objects, which only unpickling could read.
+    """
     buffer = io.BytesIO()
     arrays = {f"input:{name}": array for name, array in case.inputs.items()}
     arrays |= {f"output:{name}": array for name, array in case.outputs.items()}
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"{case.name}: {name} holds Python objects")
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type] # numpy's stub has allow_pickle among the names
     return buffer.getvalue()
 
 
@@ -60,11 +66,12 @@ class Bundle:
         digest: SHA-256 of `manifest.json`, and so of everything in the bundle but the report.
     """
 
-    def __init__(self, path: Path, files: Mapping[str, _File], manifest: Manifest, digest: str) -> None:
+    def __init__(self, path: Path, files: Files, manifest: Manifest, digest: str, sums: dict[str, str]) -> None:
         self.path = path
         self.manifest = manifest
         self.digest = digest
         self._files = files
+        self._sums = sums
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -76,38 +83,32 @@ class Bundle:
             BundleCorrupt: A file is missing, was added or differs from its digest; the message names it.
         """
         path = Path(path)
-        files = _list(path)
-        sums = _check(path, files)
-        data = _read(path, files[MANIFEST])
+        files = open_files(path, MANIFEST)
+        sums = _check(files)
+        files.check_container()
+        data = files.read(MANIFEST)
         manifest = Manifest.from_bytes(data, f"{path}/{MANIFEST}")
-        for name, entry in manifest.files.items():
-            if sums.get(name) != entry.sha256:
-                raise BundleCorrupt(
-                    f"{path}: {name} has SHA-256 {sums.get(name)} in {CHECKSUMS}, {entry.sha256} in {MANIFEST}",
-                    remedy="build the bundle again",
-                )
-        return cls(path, files, manifest, sha256(data))
+        _check_manifest(files, manifest, sums)
+        return cls(path, files, manifest, sha256(data), sums)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every file, by its path inside the bundle."""
-        return tuple(sorted(self._files))
+        return tuple(sorted(self._files.names))
 
     def read(self, name: str) -> bytes:
-        """Bytes of one file, checked against the manifest once more, since a file may change under us.
+        """Bytes of one file, checked once more, since a file may change under us.
 
         Raises:
             BundleInvalid: The bundle has no such file.
             BundleCorrupt: Its bytes changed since the bundle was opened.
         """
-        if name not in self._files:
+        if name not in self._sums:
             raise BundleInvalid(f"{self.path} has no {name}", remedy="build the bundle again")
-        data = _read(self.path, self._files[name])
-        entry = self.manifest.files.get(name)
-        if entry is not None and sha256(data) != entry.sha256:
+        data = self._files.read(name)
+        if sha256(data) != self._sums[name]:
             raise BundleCorrupt(
-                f"{self.path}: {name} has SHA-256 {sha256(data)}, the manifest says {entry.sha256}",
-                remedy="copy the bundle again from where it was built, or build it again",
+                f"{self.path}: {name} has SHA-256 {sha256(data)}, recorded is {self._sums[name]}", remedy=_COPY_AGAIN
             )
         return data
 
@@ -122,63 +123,6 @@ class Bundle:
                 )
 
 
-def _list(path: Path) -> dict[str, _File]:
-    build = "build one: python -m build_engine build MODEL -o BUNDLE"
-    if not path.exists():
-        raise BundleNotFound(f"no bundle at {path}", remedy=build)
-    files: dict[str, _File]
-    if path.is_dir():
-        files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
-    else:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        except zipfile.BadZipFile:
-            raise BundleNotFound(f"{path} is neither a directory nor a zip", remedy=build) from None
-    if MANIFEST not in files:
-        raise BundleNotFound(f"{path} has no {MANIFEST}, so it is no bundle", remedy=build)
-    return files
-
-
-def _check(path: Path, files: Mapping[str, _File]) -> dict[str, str]:
-    sums = _checksums(path, files)
-    remedy = "copy the bundle again from where it was built, or build it again"
-    for name, expected in sums.items():
-        if name not in files:
-            raise BundleCorrupt(f"{path}: {name} is missing", remedy=remedy)
-        if (actual := sha256(_read(path, files[name]))) != expected:
-            raise BundleCorrupt(f"{path}: {name} has SHA-256 {actual}, recorded is {expected}", remedy=remedy)
-    if extra := sorted(set(files) - set(sums) - {CHECKSUMS}):
-        raise BundleCorrupt(f"{path}: {', '.join(extra)} is not part of the bundle", remedy="remove it")
-    return sums
-
-
-def _read(path: Path, file: _File) -> bytes:
-    if isinstance(file, Path):
-        return file.read_bytes()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(file)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise BundleCorrupt(
-            f"{path}: {file.filename} cannot be unpacked: {error}", remedy="copy the bundle again"
-        ) from None
-
-
-def _checksums(path: Path, files: Mapping[str, _File]) -> dict[str, str]:
-    if CHECKSUMS not in files:
-        raise BundleCorrupt(f"{path}: {CHECKSUMS} is missing", remedy="build the bundle again")
-    sums = {}
-    for line in _read(path, files[CHECKSUMS]).decode(errors="replace").splitlines():
-        digest, separator, name = line.partition("  ")
-        if not separator:
-            raise BundleCorrupt(f"{path}: {CHECKSUMS} has a line {line[:80]!r}", remedy="build the bundle again")
-        sums[name] = digest
-    if MANIFEST not in sums:
-        raise BundleCorrupt(f"{path}: {CHECKSUMS} does not name {MANIFEST}", remedy="build the bundle again")
-    return sums
-
-
 class BundleWriter:
     """Collects files and puts the whole bundle in place in one step, or nothing.
 
@@ -189,7 +133,14 @@ class BundleWriter:
         self._files: dict[str, bytes] = {}
 
     def add(self, name: str, data: bytes) -> None:
-        """Add one file, by its path inside the bundle."""
+        """Add one file, by its path inside the bundle.
+
+        Raises:
+            ValueError: The path leaves the bundle, or is taken.
+        """
+        bundle_path(name)
+        if name in self._files or name in {MANIFEST, CHECKSUMS, *REPORTS}:
+            raise ValueError(f"{name} is already in the bundle")
         self._files[name] = data
 
     def entries(self) -> dict[str, FileEntry]:
@@ -208,32 +159,61 @@ class BundleWriter:
 
         Raises:
             BundleInvalid: Something that is no bundle lies at the path; it is left alone.
+            ValueError: The manifest is of other files, or a report has another name.
             OSError: The disk refused; nothing is left behind.
         """
-        path = Path(path)
-        occupied = path.exists() and not (path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir())))
-        if occupied and not (path.is_file() and path.suffix == ".zip"):
-            raise BundleInvalid(f"{path} exists and is no bundle", remedy="name another path for -o, or remove it")
+        if manifest.files != self.entries():
+            raise ValueError("the manifest's files are not those that were added")
+        if strange := sorted(set(reports) - REPORTS):
+            raise ValueError(f"{', '.join(strange)}: reports are {', '.join(sorted(REPORTS))}")
         files = {MANIFEST: manifest.to_bytes(), **self._files, **reports}
-        files[CHECKSUMS] = "".join(f"{sha256(data)}  {name}\n" for name, data in sorted(files.items())).encode()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-            fresh = Path(scratch) / "new"
-            if path.suffix == ".zip":
-                _write_zip(fresh, files)
-                fresh.replace(path)
-                return
-            for name, data in files.items():
-                target = fresh / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
-            if path.exists():
-                path.rename(Path(scratch) / "old")
-            fresh.rename(path)
-            shutil.rmtree(Path(scratch) / "old", ignore_errors=True)
+        files[CHECKSUMS] = _render({name: sha256(data) for name, data in files.items()})
+        write_files(Path(path), files, MANIFEST)
 
 
-def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in sorted(files.items()):
-            archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), data, zipfile.ZIP_DEFLATED)
+def _render(sums: dict[str, str]) -> bytes:
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
+
+
+def _check(files: Files) -> dict[str, str]:
+    """Every file against the checksums."""
+    sums = _checksums(files)
+    for name, expected in sums.items():
+        if name not in files.names:
+            raise BundleCorrupt(f"{files.path}: {name}, which {CHECKSUMS} lists, is missing", remedy=_COPY_AGAIN)
+        if (actual := sha256(files.read(name))) != expected:
+            raise BundleCorrupt(
+                f"{files.path}: {name} has SHA-256 {actual}, recorded is {expected}", remedy=_COPY_AGAIN
+            )
+    if extra := sorted(set(files.names) - set(sums) - {CHECKSUMS}):
+        raise BundleCorrupt(f"{files.path}: {', '.join(extra)} is not part of the bundle", remedy="remove it")
+    return sums
+
+
+def _checksums(files: Files) -> dict[str, str]:
+    if CHECKSUMS not in files.names:
+        raise BundleCorrupt(f"{files.path}: {CHECKSUMS} is missing", remedy=_COPY_AGAIN)
+    data = files.read(CHECKSUMS)
+    lines = (line.partition("  ") for line in data.decode(errors="replace").split("\n") if line)
+    sums = {name: digest for digest, _, name in lines}
+    if _render(sums) != data:  # sorted, one line each, nothing else
+        raise BundleCorrupt(f"{files.path}: {CHECKSUMS} is not as it was written", remedy=_COPY_AGAIN)
+    if MANIFEST not in sums:
+        raise BundleCorrupt(f"{files.path}: {CHECKSUMS} does not name {MANIFEST}", remedy=_COPY_AGAIN)
+    return sums
+
+
+def _check_manifest(files: Files, manifest: Manifest, sums: dict[str, str]) -> None:
+    """The checksums against the manifest, whose digest is the bundle's: it must name every file but the reports."""
+    for name, entry in manifest.files.items():
+        if sums.get(name) != entry.sha256:
+            raise BundleCorrupt(
+                f"{files.path}: {name} has SHA-256 {sums.get(name)} in {CHECKSUMS}, {entry.sha256} in {MANIFEST}",
+                remedy=_COPY_AGAIN,
+            )
+        if (size := len(files.read(name))) != entry.size_bytes:
+            raise BundleCorrupt(
+                f"{files.path}: {name} has {size} bytes, {MANIFEST} says {entry.size_bytes}", remedy=_COPY_AGAIN
+            )
+    if extra := sorted(set(sums) - set(manifest.files) - REPORTS - {MANIFEST}):
+        raise BundleCorrupt(f"{files.path}: {MANIFEST} does not name {', '.join(extra)}", remedy=_COPY_AGAIN)

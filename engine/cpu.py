@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 _INFO = Path("/proc/cpuinfo")
+_ALIASES = {"asimddp": "neon_dotprod"}
+"""Names that the kernel and ONNX Runtime give to the same instructions."""
 
 
 def cpu_name() -> str:
@@ -14,8 +17,19 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> frozenset[str]:
-    """Instruction sets by the kernel's names: `avx2`, `avx512_vnni`, `asimddp`."""
-    return frozenset(word for key in ("flags", "Features") for value in _values(key)[:1] for word in value.split())
+    """Instruction sets by the kernel's names (`avx2`, `avx512_vnni`, `asimddp`) and their aliases."""
+    words = {word for key in ("flags", "Features") for value in _values(key)[:1] for word in value.split()}
+    return frozenset(words | {_ALIASES[word] for word in words & set(_ALIASES)})
+
+
+def missing_features(wanted: Iterable[str], held: frozenset[str]) -> list[str]:
+    """The features that a processor lacks.
+
+    Args:
+        wanted: Names, or alternatives of which one suffices: `avx_vnni|avx512_vnni`.
+        held: What it has.
+    """
+    return [feature for feature in wanted if held.isdisjoint(feature.split("|"))]
 
 
 def _values(key: str) -> list[str]:

@@ -143,7 +143,7 @@ class GraphEntry(_Section):
         precision: Precision of its arithmetic.
         targets: Targets that it serves. The graph listed first for a target is the one to serve.
         cpu_features: Instruction sets without which an INT8 graph computes other numbers (saturation), by the names of
-            /proc/cpuinfo.
+            /proc/cpuinfo. `a|b` means that either will do.
     """
 
     path: BundlePath

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from engine.bundle import Bundle
-from engine.cpu import cpu_features, cpu_name
+from engine.cpu import cpu_features, cpu_name, missing_features
 from engine.errors import BuildFailed, BundleInvalid, PlanRejected, RuntimeUnavailable
 from engine.manifest import Manifest, Target
 from engine.onnx_runtime import OnnxRuntime
@@ -79,8 +79,8 @@ def _open_cpu(
 ) -> Runtime:
     manifest = bundle.manifest
     graph = manifest.graphs[graph_name]
-    if missing := sorted(set(graph.cpu_features) - cpu_features()):
-        lacks = f"this CPU lacks {', '.join(missing)}, without which {graph_name} computes other numbers"
+    if missing := missing_features(graph.cpu_features, cpu_features()):
+        lacks = f"this CPU lacks {' and '.join(missing)}, without which {graph_name} computes other numbers"
         degraded = f"{degraded}; {lacks}" if degraded else lacks
     description = RuntimeDescription(
         backend="onnxruntime",

@@ -24,7 +24,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     && docker/trim.sh /opt/monocoque
 
 FROM base
-RUN useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin monocoque
+RUN useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin monocoque \
+    && install -d -o monocoque /var/cache/monocoque
 COPY --from=build /opt/monocoque /opt/monocoque
 COPY docker/healthcheck.py /opt/monocoque/
 # ONNX Runtime reports usage to its maker unless it is told not to.

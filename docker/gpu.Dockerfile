@@ -23,11 +23,13 @@ FROM ${RUNTIME_IMAGE}
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/* \
-    && useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin monocoque
+    && useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin monocoque \
+    && install -d -o monocoque /var/cache/monocoque
 COPY --from=build /opt/monocoque /opt/monocoque
 COPY docker/healthcheck.py /opt/monocoque/
 ENV PATH=/opt/monocoque/bin:$PATH \
     LD_LIBRARY_PATH=/opt/monocoque/tensorrt:$LD_LIBRARY_PATH \
+    XDG_CACHE_HOME=/var/cache \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
@@ -35,6 +37,8 @@ ENV PATH=/opt/monocoque/bin:$PATH \
     MONOCOQUE_HOST=0.0.0.0 \
     MONOCOQUE_TARGET=gpu
 USER 10001
+# Engines compiled for this very device: keep them, or every start compiles again.
+VOLUME /var/cache/monocoque
 EXPOSE 8001 8002
 # A first start may compile the engine for this very GPU, which takes minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=600s CMD ["python", "/opt/monocoque/healthcheck.py"]

@@ -2,9 +2,8 @@
 
     python docker/healthcheck.py [HOST:PORT] [SERVICE]
 
-SERVICE "" is whether frames are answered, `liveness` whether a restart is needed. The two messages are so small
-that they are written here by hand (grpc.health.v1, field 1 of each): protobuf would double the time this takes, and
-Docker runs it every ten seconds.
+SERVICE "" is whether frames are answered, `liveness` whether a restart is needed. It imports nothing of ours, so that
+it costs 0.1 s every ten.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import os
 import sys
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-STATUS = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 TIMEOUT_SECONDS = 4.0
 
 
@@ -24,14 +23,10 @@ def check(address: str, service: str = "") -> str:
     Raises:
         grpc.RpcError: The server cannot be reached or does not know the service.
     """
-    name = service.encode()
-    request = b"\x0a" + bytes([len(name)]) + name if name else b""
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(
-            "/grpc.health.v1.Health/Check", request_serializer=bytes, response_deserializer=bytes
-        )
-        answer = call(request, timeout=TIMEOUT_SECONDS)
-    return STATUS.get(answer[1] if answer else 0, "UNKNOWN")
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_SECONDS)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
 def main(arguments: list[str]) -> int:

@@ -24,11 +24,13 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/* \
     && useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin monocoque \
-    && usermod -aG video monocoque
+    && usermod -aG video monocoque \
+    && install -d -o monocoque /var/cache/monocoque
 COPY --from=build /opt/monocoque /opt/monocoque
 COPY docker/healthcheck.py /opt/monocoque/
 ENV PATH=/opt/monocoque/bin:$PATH \
     LD_LIBRARY_PATH=/opt/monocoque/tensorrt:$LD_LIBRARY_PATH \
+    XDG_CACHE_HOME=/var/cache \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
@@ -36,6 +38,8 @@ ENV PATH=/opt/monocoque/bin:$PATH \
     MONOCOQUE_TARGET=jetson-orin
 # Its group video, which the runtime finds by this number, opens /dev/nvhost-* and /dev/nvmap.
 USER 10001
+# Engines compiled for this very device: keep them, or every start compiles again.
+VOLUME /var/cache/monocoque
 EXPOSE 8001 8002
 # A first start compiles the engine for this very module, which takes minutes on an Orin.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s CMD ["python", "/opt/monocoque/healthcheck.py"]

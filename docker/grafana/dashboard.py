@@ -284,7 +284,7 @@ LATENCY_ROW = (
 FLOW_ROW = (
     Panel(
         "Frames per second by camera",
-        "Frames answered OK.",
+        "Frames answered OK, each second. A camera that falls behind the others has its own reason below.",
         ((rate(FRAMES, "camera", f'{CAMERA}, status="ok"'), "{{camera}}"),),
         "suffix: fps",
     ),

@@ -6,11 +6,12 @@ that it is counted as `other`, so no client can grow the scrape without bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 
 OTHER_CAMERA = "other"
@@ -63,7 +64,7 @@ class Family(Generic[Kind]):
     """
 
     def __init__(self, metric: Kind, label_names: tuple[str, ...]) -> None:
-        self.metric = metric
+        self.metric: Kind = metric
         self.label_names = label_names
         self.series: dict[tuple[str, ...], Kind] = {} if label_names else {(): metric}
 
@@ -170,19 +171,25 @@ class Metrics:
 
     def camera(self, camera_id: str) -> CameraMetrics:
         """The series of a camera, or of `other` once the limit is reached."""
-        label = self.label(camera_id)
-        if label not in self._cameras:
-            self._cameras[label] = self._resolve(label)
-        return self._cameras[label]
+        return self._labelled(self.label(camera_id))
+
+    def other_camera(self) -> CameraMetrics:
+        """The series of cameras that have none of their own."""
+        return self._labelled(OTHER_CAMERA)
 
     def label(self, camera_id: str) -> str:
         """The value of the label `camera` for a camera."""
         named = len(self._cameras) - (OTHER_CAMERA in self._cameras)
         return camera_id if camera_id in self._cameras or named < self.max_cameras else OTHER_CAMERA
 
-    def collectors(self) -> Iterable[Callable[[], Iterable[Any]]]:
-        """What is not a family of ours: the process's own metrics."""
-        return (self._process.collect,)
+    def collect_process(self) -> Iterable[Metric]:
+        """The process's own metrics, which are no families of ours."""
+        return self._process.collect()
+
+    def _labelled(self, label: str) -> CameraMetrics:
+        if label not in self._cameras:
+            self._cameras[label] = self._resolve(label)
+        return self._cameras[label]
 
     def _resolve(self, label: str) -> CameraMetrics:
         return CameraMetrics(

@@ -1,0 +1,62 @@
+"""`python -m server BUNDLE`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from engine.errors import EngineError
+from server.app import Server
+from server.errors import StartFailed
+from server.settings import Settings, load_settings
+
+EXIT_START_FAILED = 2
+EXIT_CUT_SHORT = 1
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once."""
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            logging.getLogger("monocoque.server").warning("second %s: not waiting for answers", number.name)
+            os._exit(EXIT_CUT_SHORT)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    server = Server(settings)
+    await server.start()
+    await stop.wait()
+    logging.getLogger("monocoque.server").info("draining, for at most %g s", settings.drain_seconds)
+    await server.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Command-line arguments; None takes the process's.
+
+    Returns:
+        The exit code: 0 after a drain, 2 where the server cannot start.
+    """
+    try:
+        settings = load_settings(sys.argv[1:] if arguments is None else arguments)
+        logging.basicConfig(
+            level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+        )
+        asyncio.run(run(settings))
+    except (EngineError, StartFailed) as error:
+        print(f"python -m server: {error}", file=sys.stderr)
+        return EXIT_START_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

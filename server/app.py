@@ -1,0 +1,234 @@
+"""The server as a whole: everything is put together, started, drained and stopped here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import cv2
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from engine.bundle import Bundle
+from engine.opening import open_runtime
+from engine.runtime import Runtime
+from engine.slots import RegionTable
+from server.allocator import keep_large_buffers
+from server.clock import HostClock
+from server.core import Core
+from server.engine_opening import OpenEngine, OpenRuntime, open_engine
+from server.engine_thread import EngineThread, Turn
+from server.errors import StartFailed
+from server.mailbox import Mailbox
+from server.metrics import Metrics
+from server.opening import Limits
+from server.process_memory import ProcessMemory
+from server.scheduler import Scheduler
+from server.scrape import ScrapeServer
+from server.service import SERVICE, Service
+from server.settings import Settings
+
+log = logging.getLogger("monocoque.server")
+
+LIVENESS = "liveness"
+"""Health service that says whether the process needs a restart; it stays SERVING while draining."""
+MESSAGE_OVERHEAD_BYTES = 64 << 10
+"""Room for a frame's header beside its pixels."""
+OTHER_CALLS = 32
+"""Calls besides streams and watchers: health checks, reflection, GetEngine."""
+KEEPALIVE_MS = 20_000
+"""A peer that vanished without closing is noticed after this and a timeout."""
+LAST_WORDS_SECONDS = 1.0
+"""For the last answers to leave, once everything is answered."""
+
+
+def server_version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return version("monocoque")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What a configuration accepts."""
+    width, height = settings.frame_size
+    return Limits(
+        max_width=width,
+        max_height=height,
+        max_streams=settings.max_streams,
+        max_cameras=settings.max_cameras,
+        max_watchers=settings.max_watchers,
+        memory_budget_bytes=settings.memory_budget,
+    )
+
+
+@dataclass
+class Addresses:
+    """Where a running server is reached.
+
+    Attributes:
+        frames: `host:port` for gRPC.
+        metrics: URL for Prometheus.
+    """
+
+    frames: str
+    metrics: str
+
+
+class Server:
+    """A server in this process.
+
+    ::
+
+        server = Server(Settings(bundle="out/bundle", port=0, metrics_port=0))
+        addresses = await server.start()
+        ...
+        await server.stop()
+
+    Args:
+        settings: The configuration.
+        open_engine_runtime: Loads the runtime; None opens the one that the settings ask for. Tests pass a fake.
+        host_clock: The clocks; None means this host's.
+    """
+
+    def __init__(
+        self, settings: Settings, open_engine_runtime: OpenRuntime | None = None, host_clock: HostClock | None = None
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics(settings.max_cameras)
+        self._open_runtime = open_engine_runtime or self._configured_runtime
+        self._host_clock = host_clock or HostClock.of_this_host()
+        self._process = ProcessMemory(self._host_clock.monotonic_ns)
+        self.mailbox = Mailbox(Scheduler(), self._host_clock.monotonic_ns)
+        self._thread = EngineThread(self.mailbox, self._report, self._host_clock.monotonic_ns)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing from the stubs
+        self._stack = contextlib.AsyncExitStack()
+
+    async def start(self) -> Addresses:
+        """Open the engine, then the ports; frames are accepted when this returns.
+
+        Raises:
+            EngineError: The bundle or its engine cannot be used.
+            StartFailed: A port is taken, or the engine does not compute what it should.
+        """
+        self._loop = asyncio.get_running_loop()
+        limits = limits_of(self.settings)
+        keep_large_buffers(2 * limits.max_frame_bytes * self.settings.max_cameras)
+        cv2.setNumThreads(self.settings.threads or os.cpu_count() or 1)
+        try:
+            engine = await self._start_engine()
+            engine.served.count(self.metrics, server_version())
+            self.core = Core(
+                engine.served, limits, self.mailbox, engine.writer, self.metrics, self._host_clock, self._process
+            )
+            addresses = await self._listen(limits)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the process: no collection needs to look at it again
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING, "", SERVICE, LIVENESS)
+        description = engine.served.description
+        log.info(
+            "serving %s %s (%s, %s on %s) at %s, metrics at %s",
+            engine.served.bundle.manifest.name,
+            engine.served.bundle.manifest.version,
+            description.graph,
+            description.backend,
+            description.device,
+            addresses.frames,
+            addresses.metrics,
+        )
+        return addresses
+
+    async def stop(self) -> None:
+        """Accept nothing new, answer what was accepted, close everything."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE)
+        self.service.drain()
+        deadline = self._loop.time() + self.settings.drain_seconds
+        while self.core.sessions and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for session in list(self.core.sessions):
+            session.refuse_waiting("the server is shutting down")
+        self.core.audience.finish()
+        await self._stack.aclose()
+
+    async def _start_engine(self) -> OpenEngine:
+        bundle = await asyncio.to_thread(Bundle.open, self.settings.bundle)
+
+        def on_thread(stack: contextlib.ExitStack) -> OpenEngine:
+            return open_engine(
+                bundle,
+                self._open_runtime,
+                max_batch=self.settings.max_batch,
+                self_check=self.settings.self_check,
+                clock=self._host_clock.monotonic_ns,
+                process=self._process,
+                stack=stack,
+            )
+
+        opening = self._thread.start(on_thread)
+        self._stack.callback(self._stop_engine)
+        return await asyncio.wrap_future(opening)
+
+    def _stop_engine(self) -> None:
+        self.mailbox.close()
+        self._thread.join()
+
+    async def _listen(self, limits: Limits) -> Addresses:
+        settings = self.settings
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limits.max_frame_bytes + MESSAGE_OVERHEAD_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a helper
+                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
+                ("grpc.http2.max_concurrent_streams", settings.max_streams + settings.max_watchers + OTHER_CALLS),
+            ],
+            maximum_concurrent_rpcs=settings.max_streams + settings.max_watchers + OTHER_CALLS,
+        )
+        self.service = Service(self.core)
+        server.add_generic_rpc_handlers((self.service.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        try:
+            port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        except RuntimeError:
+            raise StartFailed(
+                f"cannot listen on {settings.host}:{settings.port}",
+                remedy="is another server running? Stop it, or choose another --port",
+            ) from None
+        scrape = ScrapeServer(self.metrics, self.core.refresh_gauges)
+        try:
+            metrics_port = await scrape.start(settings.host, settings.metrics_port)
+        except OSError as error:
+            raise StartFailed(
+                f"cannot listen on {settings.host}:{settings.metrics_port}: {error.strerror}",
+                remedy="is another server running? Stop it, or choose another --metrics-port",
+            ) from None
+        self._stack.push_async_callback(scrape.stop)
+        await server.start()
+        self._stack.push_async_callback(server.stop, LAST_WORDS_SECONDS)
+        return Addresses(f"{settings.host}:{port}", f"http://{settings.host}:{metrics_port}/metrics")
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus, *services: str) -> None:
+        for service in services:
+            await self._health.set(service, status)
+
+    def _configured_runtime(self, bundle: Bundle, regions: RegionTable) -> Runtime:
+        settings = self.settings
+        return open_runtime(bundle, settings.target, regions, threads=settings.threads, fallback=settings.fallback)
+
+    def _report(self, turn: Turn) -> None:
+        """Called on the engine's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(self.core.on_turn, turn)

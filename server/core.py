@@ -1,0 +1,146 @@
+"""Everything between the network and the engine: who is connected, what they may do, and who gets which answer."""
+
+from __future__ import annotations
+
+from protos.monocoque.v1 import stream_pb2 as pb
+from server.answers import AnswerWriter
+from server.clock import HostClock
+from server.engine_thread import Turn
+from server.errors import Draining, LimitReached
+from server.mailbox import Mailbox
+from server.metrics import Metrics
+from server.opening import Limits, check_open, reserved_bytes
+from server.process_memory import ProcessMemory
+from server.served_engine import ServedEngine
+from server.session import Session
+from server.watch import Audience
+
+
+class Core:
+    """Streams, watchers and their limits, on the event loop.
+
+    Args:
+        engine: What is served.
+        limits: What is accepted.
+        mailbox: Where frames wait.
+        writer: Writes answers.
+        metrics: Where everything is counted.
+        host: Our clocks.
+        process: Our own memory.
+    """
+
+    def __init__(
+        self,
+        engine: ServedEngine,
+        limits: Limits,
+        mailbox: Mailbox,
+        writer: AnswerWriter,
+        metrics: Metrics,
+        host: HostClock,
+        process: ProcessMemory,
+    ) -> None:
+        self.engine = engine
+        self.limits = limits
+        self.audience = Audience(limits.max_watchers, metrics)
+        self.sessions: dict[Session, int] = {}
+        """Open streams, and the bytes reserved for each."""
+        self.draining = False
+        self.metrics = metrics
+        self._mailbox = mailbox
+        self._writer = writer
+        self._host = host
+        self._process = process
+
+    def open(self, request: pb.Open) -> Session:
+        """Open a stream.
+
+        Raises:
+            StreamEnded: It is not accepted; the message says why.
+        """
+        self.check_not_draining()
+        check_open(request, self.engine.bundle.manifest, self.limits)
+        reserved = self._check_limits(request)
+        session = Session(
+            request, self.limits.max_frame_bytes, self._host, self._mailbox, self._writer, self.audience, self.metrics
+        )
+        self.sessions[session] = reserved
+        self._count_streams()
+        return session
+
+    def check_not_draining(self) -> None:
+        """Refuse new work while shutting down.
+
+        Raises:
+            Draining: The server is shutting down.
+        """
+        if self.draining:
+            raise Draining("the server is shutting down", remedy="connect again once it is back")
+
+    def close(self, session: Session) -> None:
+        """End a stream, whatever the reason."""
+        session.close()
+        self.sessions.pop(session, None)
+        self._count_streams()
+
+    def opened(self, session: Session) -> pb.Opened:
+        """The answer to `Open`."""
+        return pb.Opened(
+            stream_id=session.id,
+            credits=session.credits,
+            max_frame_bytes=self.limits.max_frame_bytes,
+            max_width=self.limits.max_width,
+            max_height=self.limits.max_height,
+            engine_digest=self.engine.bundle.digest,
+            clock_kind=session.clock.kind,
+            labels=self.engine.labels,
+        )
+
+    def on_turn(self, turn: Turn) -> None:
+        """What the engine's thread did."""
+        for frame in turn.taken:
+            frame.camera.owner.left_slot(frame)
+        for answer in turn.answers:
+            answer.frame.camera.owner.deliver(answer)
+        if turn.batch_size:
+            self.metrics.batch_size().observe(turn.batch_size)
+        if turn.busy_ns:
+            self.metrics.engine_busy().inc(turn.busy_ns / 1e9)
+
+    def refresh_gauges(self) -> None:
+        """Bring up to date what is read only when someone asks."""
+        depths: dict[str, int] = {values[0]: 0 for values in self.metrics.queue_depth.series}
+        for key, depth in self._mailbox.depths().items():
+            label = self.metrics.label(key.camera_id)
+            depths[label] = depths.get(label, 0) + depth
+        for label, depth in depths.items():
+            self.metrics.queue_depth(label).set(depth)
+        self.metrics.process_memory("resident").set(self._process.resident_bytes())
+        self.metrics.process_memory("peak").set(self._process.peak_bytes())
+        self.metrics.serving().set(not self.draining)
+
+    def _check_limits(self, request: pb.Open) -> int:
+        limits = self.limits
+        if len(self.sessions) >= limits.max_streams:
+            raise LimitReached(
+                f"{len(self.sessions)} streams are open, {limits.max_streams} are allowed",
+                remedy="close one, or start the server with a larger --max-streams",
+            )
+        cameras = sum(len(session.cameras) for session in self.sessions)
+        if cameras + len(request.cameras) > limits.max_cameras:
+            raise LimitReached(
+                f"{cameras} cameras are open and {len(request.cameras)} more were asked for, "
+                f"{limits.max_cameras} are allowed",
+                remedy="close a stream, or start the server with a larger --max-cameras",
+            )
+        reserved, needed = sum(self.sessions.values()), reserved_bytes(request)
+        if reserved + needed > limits.memory_budget_bytes:
+            raise LimitReached(
+                f"the stream's frames need {needed} bytes, {limits.memory_budget_bytes - reserved} of "
+                f"{limits.memory_budget_bytes} are left",
+                remedy="open fewer or smaller cameras, or start the server with a larger --memory-budget",
+            )
+        return needed
+
+    def _count_streams(self) -> None:
+        self.metrics.streams().set(len(self.sessions))
+        self.metrics.cameras().set(sum(len(session.cameras) for session in self.sessions))

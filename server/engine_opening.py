@@ -1,0 +1,111 @@
+"""Opens the engine on the thread that will own it: load, check against the reference, allocate, warm up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine.allocate import allocate
+from engine.bundle import Bundle
+from engine.reference import check_reference
+from engine.runtime import Runtime, RuntimeDescription
+from engine.slots import RegionTable
+from server.answers import AnswerWriter
+from server.errors import StartFailed
+from server.frames import Answer, Frame
+from server.pipeline import Pipeline
+from server.process_memory import ProcessMemory
+from server.served_engine import ServedEngine
+
+log = logging.getLogger("monocoque.engine")
+
+WARM_UP_RUNS = 3
+"""The first runs allocate; after three, latency has settled on the runtimes we serve."""
+
+OpenRuntime = Callable[[Bundle, RegionTable], Runtime]
+
+
+@dataclass(frozen=True)
+class OpenEngine:
+    """An engine that is ready.
+
+    Attributes:
+        served: What it is.
+        run: Answers a batch of frames.
+        writer: Writes answers to frames that are not computed.
+        max_batch: Frames of its largest batch.
+    """
+
+    served: ServedEngine
+    run: Callable[[Sequence[Frame]], list[Answer]]
+    writer: AnswerWriter
+    max_batch: int
+
+
+def largest_batch(description: RuntimeDescription, wanted: int) -> int:
+    """Frames per launch: what was asked for, as far as the engine goes."""
+    all_batched = all(spec.batched for spec in (*description.inputs, *description.outputs))
+    return min(wanted, description.max_batch) if all_batched else 1
+
+
+def open_engine(
+    bundle: Bundle,
+    open_runtime: OpenRuntime,
+    *,
+    max_batch: int,
+    self_check: bool,
+    clock: Callable[[], int],
+    process: ProcessMemory,
+    stack: contextlib.ExitStack,
+) -> OpenEngine:
+    """Open an engine.
+
+    Args:
+        bundle: What to serve.
+        open_runtime: Loads its runtime.
+        max_batch: Frames per launch, at most.
+        self_check: Whether to compare it with the bundle's reference.
+        clock: Monotonic clock in nanoseconds.
+        process: Memory of this process.
+        stack: Gets what must be undone in the end, on this thread.
+
+    Raises:
+        EngineError: It cannot be loaded.
+        StartFailed: It does not compute what it did when the bundle was built.
+    """
+    regions = RegionTable()
+    stack.callback(regions.close)
+    runtime = open_runtime(bundle, regions)
+    stack.callback(runtime.close)
+    description = runtime.describe()
+    if description.degraded:
+        log.warning("degraded: %s", description.degraded)
+    if self_check:
+        outcome = check_reference(bundle, runtime, regions)
+        log.info("%s", outcome.message)
+        if not outcome.passed:
+            raise StartFailed(
+                f"{bundle.path}: {outcome.message}",
+                remedy="build the bundle on this kind of device, or serve it unchecked with --no-self-check",
+            )
+    preprocessing = bundle.manifest.preprocessing
+    if preprocessing is None:
+        log.warning("%s takes tensors, not camera frames: streams will be refused", bundle.manifest.name)
+        served = ServedEngine(bundle, description, runtime.memory())
+        return OpenEngine(served, _compute_nothing, AnswerWriter(served.facts(), process), 1)
+    batch = largest_batch(description, max_batch)
+    slots = allocate(description, regions, batch)
+    for name in slots.inputs:
+        slots.view(name)[...] = 0
+    for _ in range(WARM_UP_RUNS):
+        runtime.run(slots.batch(batch))
+    served = ServedEngine(bundle, description, runtime.memory())
+    writer = AnswerWriter(served.facts(), process)
+    pipeline = Pipeline(bundle.manifest, preprocessing, runtime, slots, writer, clock)
+    return OpenEngine(served, pipeline.run, writer, batch)
+
+
+def _compute_nothing(frames: Sequence[Frame]) -> list[Answer]:
+    raise AssertionError(f"{len(frames)} frames for an engine whose streams are refused")

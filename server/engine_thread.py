@@ -1,0 +1,103 @@
+"""The one thread that owns the runtime: it opens it, runs every batch, and closes it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from server.engine_opening import OpenEngine
+from server.frames import Answer, Frame
+from server.mailbox import Mailbox
+from server.scheduler import Selection
+
+log = logging.getLogger("monocoque.engine")
+
+LATE_AT_DEQUEUE = "past its maximum age when its turn came"
+
+
+@dataclass
+class Turn:
+    """What the event loop is told of a turn.
+
+    Attributes:
+        taken: Frames that left their slots; sent before they are computed.
+        answers: What became of frames.
+        batch_size: Frames that were launched; 0 in a message about something else.
+        busy_ns: Time the engine's thread spent.
+    """
+
+    taken: Sequence[Frame] = ()
+    answers: Sequence[Answer] = ()
+    batch_size: int = 0
+    busy_ns: int = 0
+
+
+class EngineThread:
+    """Takes batches from the mailbox until it is closed.
+
+    Args:
+        mailbox: Where frames wait.
+        report: Hands a turn to the event loop; called on this thread.
+        clock: Monotonic clock in nanoseconds.
+    """
+
+    def __init__(self, mailbox: Mailbox, report: Callable[[Turn], None], clock: Callable[[], int]) -> None:
+        self._mailbox = mailbox
+        self._report = report
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+
+    def start(self, open_engine: Callable[[contextlib.ExitStack], OpenEngine]) -> Future[OpenEngine]:
+        """Start the thread and open the engine on it.
+
+        Args:
+            open_engine: Opens the engine; what it pushes on the stack is undone on the same thread at the end.
+
+        Returns:
+            Done when the engine is open, or failed to open.
+        """
+        opened: Future[OpenEngine] = Future()
+        self._thread = threading.Thread(target=self._main, args=(open_engine, opened), name="engine")
+        self._thread.start()
+        return opened
+
+    def join(self) -> None:
+        """Wait for the thread to end; close the mailbox first."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _main(self, open_engine: Callable[[contextlib.ExitStack], OpenEngine], opened: Future[OpenEngine]) -> None:
+        with contextlib.ExitStack() as stack:
+            try:
+                engine = open_engine(stack)
+            except BaseException as error:  # whoever waits for the future raises it
+                opened.set_exception(error)
+                return
+            opened.set_result(engine)
+            while (selection := self._mailbox.take(engine.max_batch)) is not None:
+                self._turn(engine, selection)
+
+    def _turn(self, engine: OpenEngine, selection: Selection[Frame]) -> None:
+        started = self._clock()
+        late = []
+        for frame in selection.late:
+            frame.ledger.selected = started
+            late.append(engine.writer.without_numbers(frame, "late", LATE_AT_DEQUEUE))
+        self._report(Turn(taken=(*selection.late, *selection.batch), answers=late))
+        if selection.batch:
+            answers = self._compute(engine, selection.batch)
+            launched = sum(frame.ledger.inferred is not None for frame in selection.batch)
+            self._report(Turn(answers=answers, batch_size=launched, busy_ns=self._clock() - started))
+
+    @staticmethod
+    def _compute(engine: OpenEngine, batch: Sequence[Frame]) -> list[Answer]:
+        try:
+            return engine.run(batch)
+        except Exception as error:  # a bug of ours must cost these frames and no more
+            log.exception("a batch of %d frames failed", len(batch))
+            reason = f"the server failed to compute this frame: {type(error).__name__}: {error}"
+            return [engine.writer.without_numbers(frame, "failed", reason) for frame in batch]

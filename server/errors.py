@@ -1,0 +1,78 @@
+"""Everything the server refuses, and the one table from errors to gRPC status codes."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.message import DecodeError
+
+
+class ServerError(Exception):
+    """Anything that the server refuses to do, with what to do about it.
+
+    ::
+
+        ServerError
+        ├── StartFailed        the server cannot start: configuration, port, engine
+        └── StreamEnded        a call ends; the table below says with which code
+            ├── RequestInvalid     a message that makes no sense, whenever it is sent
+            ├── OutOfOrder         a message that makes no sense now, or with this engine
+            ├── LimitReached       streams, cameras, watchers or memory
+            ├── NotReading         the client does not read its results
+            └── Draining           the server is shutting down
+
+    Args:
+        message: What happened, with the values seen.
+        remedy: What to do next.
+    """
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.remedy}"
+
+
+class StartFailed(ServerError):
+    """The server cannot start."""
+
+
+class StreamEnded(ServerError):
+    """A call ends here."""
+
+
+class RequestInvalid(StreamEnded):
+    """A message makes no sense, whenever it is sent."""
+
+
+class OutOfOrder(StreamEnded):
+    """A message makes no sense now, or with the engine that is served."""
+
+
+class LimitReached(StreamEnded):
+    """No more streams, cameras, watchers or memory."""
+
+
+class NotReading(StreamEnded):
+    """The client does not read its results."""
+
+
+class Draining(StreamEnded):
+    """The server is shutting down."""
+
+
+STATUS_CODES: dict[type[Exception], grpc.StatusCode] = {
+    RequestInvalid: grpc.StatusCode.INVALID_ARGUMENT,
+    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
+    OutOfOrder: grpc.StatusCode.FAILED_PRECONDITION,
+    LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NotReading: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Draining: grpc.StatusCode.UNAVAILABLE,
+}
+"""Anything else is a bug of ours: INTERNAL, with the traceback in the log and not in the answer."""
+
+
+def status_code(error: Exception) -> grpc.StatusCode:
+    """The code that a call ends with."""
+    return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), grpc.StatusCode.INTERNAL)

@@ -1,0 +1,103 @@
+"""A frame while the server has it, and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from protos.monocoque.v1 import camera_pb2
+from server.ledger import Ledger
+from server.metrics import CameraMetrics
+
+
+@dataclass(frozen=True)
+class CameraKey:
+    """Names a camera among all streams."""
+
+    stream_id: str
+    camera_id: str
+
+
+class Owner(Protocol):
+    """Who is told what becomes of a frame; on the event loop."""
+
+    def left_slot(self, frame: Frame) -> None:
+        """The frame does not wait any more."""
+
+    def deliver(self, answer: Answer) -> None:
+        """The frame's one answer."""
+
+
+@dataclass(eq=False)
+class OpenCamera:
+    """A camera of an open stream.
+
+    Attributes:
+        key: Its name among all streams.
+        spec: As the stream declared it.
+        owner: The stream.
+        tensors: Names of the dense outputs to answer beside detections.
+        metrics: Its series.
+        last_sequence: Sequence of its last accepted frame.
+    """
+
+    key: CameraKey
+    spec: camera_pb2.Camera
+    owner: Owner
+    tensors: tuple[str, ...]
+    metrics: CameraMetrics
+    last_sequence: int | None = None
+
+    @property
+    def focal_px(self) -> float | None:
+        """Horizontal focal length in frame pixels; None where unknown."""
+        known = self.spec.HasField("intrinsics") and self.spec.intrinsics.fx_px > 0
+        return self.spec.intrinsics.fx_px if known else None
+
+
+@dataclass(eq=False)
+class Frame:
+    """A frame from receipt to answer.
+
+    Attributes:
+        camera: The camera that took it.
+        header: As it came.
+        pixels: Its bytes, until they are not needed any more.
+        ledger: Where its time went.
+        captured: When it was taken, in the server's monotonic clock; None where the clocks cannot be compared.
+        uncertainty_ns: Error bound of `captured`.
+        deadline_ns: When an answer is of no use any more, in the same clock; None means never.
+        decoded_bytes: Size of its image.
+    """
+
+    camera: OpenCamera
+    header: camera_pb2.FrameHeader
+    pixels: memoryview
+    ledger: Ledger
+    captured: int | None = None
+    uncertainty_ns: int = 0
+    deadline_ns: int | None = None
+    decoded_bytes: int = 0
+    frame_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.frame_bytes = len(self.pixels)
+
+    def release(self) -> None:
+        """Let go of the pixel bytes."""
+        self.pixels = memoryview(b"")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a frame.
+
+    Attributes:
+        frame: The frame.
+        status: The name of its `Status`, lower case: a value of `metrics.STATUSES`.
+        body: Its `Result` on the wire, but for the time it took.
+    """
+
+    frame: Frame
+    status: str
+    body: bytes

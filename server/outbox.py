@@ -1,0 +1,64 @@
+"""Messages on their way to one client: bounded, whoever does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from protos.monocoque.v1.stream_pb2 import Credit, StreamFramesResponse
+
+MAX_UNREAD_MESSAGES = 1024
+"""Three seconds of six cameras at 30 frames/s, each with a result: a client that pauses longer is not reading."""
+MAX_UNREAD_BYTES = 64 << 20
+
+
+class Outbox:
+    """Messages that gRPC has not taken yet.
+
+    Each frame is answered exactly once, so results are never dropped or merged: a client that does not read them loses
+    its stream instead. Credits are merged per camera; they cannot pile up.
+    """
+
+    def __init__(self) -> None:
+        self._messages: deque[bytes] = deque()
+        self._credits: dict[str, int] = {}
+        self._bytes = 0
+        self._changed = asyncio.Event()
+        self._finished = False
+        self.full = asyncio.Event()
+        """Set for good once a bound is passed."""
+
+    def put(self, message: bytes) -> None:
+        """Add a message."""
+        self._messages.append(message)
+        self._bytes += len(message)
+        if len(self._messages) > MAX_UNREAD_MESSAGES or self._bytes > MAX_UNREAD_BYTES:
+            self.full.set()
+        self._changed.set()
+
+    def add_credit(self, camera_id: str) -> None:
+        """Give leave to send one more frame."""
+        self._credits[camera_id] = self._credits.get(camera_id, 0) + 1
+        self._changed.set()
+
+    def finish(self) -> None:
+        """Nothing will be added any more."""
+        self._finished = True
+        self._changed.set()
+
+    async def next(self) -> bytes | None:
+        """The next message, credits first; None when all is sent and nothing will be added."""
+        while not self._credits and not self._messages:
+            if self._finished:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        if self._credits:
+            camera_id, frames = self._credits.popitem()
+            return StreamFramesResponse(credit=Credit(camera_id=camera_id, frames=frames)).SerializeToString()
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        return message
+
+    def __len__(self) -> int:
+        return len(self._messages)

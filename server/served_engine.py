@@ -1,0 +1,90 @@
+"""The engine that is served, as clients, results and Prometheus are told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.bundle import Bundle
+from engine.runtime import MemoryReport, RuntimeDescription
+from protos.monocoque.v1 import stream_pb2 as pb
+from server.answers import EngineFacts
+from server.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class ServedEngine:
+    """An engine once it is open.
+
+    Attributes:
+        bundle: Where it comes from.
+        description: What it is.
+        memory: What it holds, sampled after warm-up. Kinds that begin with `device_` are the device's, not its own.
+    """
+
+    bundle: Bundle
+    description: RuntimeDescription
+    memory: MemoryReport
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of detections by index; empty for an engine without."""
+        return tuple(getattr(self.bundle.manifest.postprocessing, "labels", ()))
+
+    @property
+    def degraded(self) -> str:
+        """Why it is not the engine that was asked for; empty when it is."""
+        return self.description.degraded or ""
+
+    def facts(self) -> EngineFacts:
+        """What every result says of it."""
+        own = {kind: size for kind, size in self.memory.bytes_by_kind.items() if not kind.startswith("device_")}
+        return EngineFacts(digest=self.bundle.digest, degraded=self.degraded, memory_bytes=own, labels=self.labels)
+
+    def response(self) -> pb.GetEngineResponse:
+        """The answer to `GetEngine`."""
+        manifest, description = self.bundle.manifest, self.description
+        response = pb.GetEngineResponse(
+            name=manifest.name,
+            version=manifest.version,
+            digest=self.bundle.digest,
+            backend=description.backend,
+            backend_version=description.backend_version,
+            target=description.target,
+            graph=description.graph,
+            precision=description.precision,
+            device=description.device,
+            degraded=self.degraded,
+            labels=self.labels,
+            max_batch=description.max_batch,
+            memory_bytes=dict(self.memory.bytes_by_kind),
+        )
+        for specs, told in ((description.inputs, response.inputs), (description.outputs, response.outputs)):
+            for spec in specs:
+                shape = [size if isinstance(size, int) else -1 for size in spec.shape]
+                told.add(name=spec.name, dtype=spec.dtype, shape=shape)
+        return response
+
+    def count(self, metrics: Metrics, version: str) -> None:
+        """Tell Prometheus.
+
+        Args:
+            metrics: Where.
+            version: Version of the server.
+        """
+        for kind, size_bytes in self.facts().memory_bytes.items():
+            metrics.engine_memory(kind).set(size_bytes)
+        device = self.memory.bytes_by_kind
+        if "device_total" in device and "device_free" in device:
+            metrics.gpu_memory("total").set(device["device_total"])
+            metrics.gpu_memory("used").set(device["device_total"] - device["device_free"])
+        metrics.degraded().set(bool(self.degraded))
+        metrics.build_info(
+            version,
+            self.bundle.manifest.name,
+            self.bundle.manifest.version,
+            self.bundle.digest,
+            self.description.target,
+            self.description.backend,
+            self.description.backend_version,
+            self.description.precision,
+        ).set(1)

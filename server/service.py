@@ -1,0 +1,144 @@
+"""The gRPC edge: bytes in, bytes out, and each error as the status code that the table says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from protos import wire
+from protos.monocoque.v1 import stream_pb2 as pb
+from server.core import Core
+from server.errors import NotReading, OutOfOrder, StreamEnded, status_code
+from server.session import Session
+
+SERVICE = pb.DESCRIPTOR.services_by_name["CameraStreamService"].full_name
+
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined] # missing from the stubs
+Context = Any
+"""`grpc.aio.ServicerContext[bytes, bytes]`; its read and write are missing from the stubs' generic form."""
+
+
+class Service:
+    """The handlers of `CameraStreamService`.
+
+    Args:
+        core: What they serve.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._drained = asyncio.Event()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """The handlers without serializers: pixel bytes are never parsed."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "StreamFrames": grpc.stream_stream_rpc_method_handler(self._stream_frames),
+                "WatchResults": grpc.unary_stream_rpc_method_handler(self._watch_results),
+                "GetEngine": grpc.unary_unary_rpc_method_handler(self._get_engine),
+            },
+        )
+
+    def drain(self) -> None:
+        """Stop reading frames; every stream then ends once its frames are answered."""
+        self._core.draining = True
+        self._drained.set()
+
+    async def _get_engine(self, request: bytes, context: Context) -> bytes:
+        try:
+            pb.GetEngineRequest.FromString(request)
+        except DecodeError as error:
+            await _abort(context, error)
+        return self._core.engine.response().SerializeToString()
+
+    async def _watch_results(self, request: bytes, context: Context) -> None:
+        try:
+            self._core.check_not_draining()
+            watcher = self._core.audience.join(pb.WatchResultsRequest.FromString(request).camera_ids)
+        except (StreamEnded, DecodeError) as error:
+            await _abort(context, error)
+        try:
+            await context.send_initial_metadata(())  # tells the client that it follows from here on
+            while (message := await watcher.next()) is not None:
+                await context.write(message)
+        finally:
+            self._core.audience.leave(watcher)
+
+    async def _stream_frames(self, _: object, context: Context) -> None:
+        code = "CANCELLED"
+        try:
+            await self._serve(context)
+            code = "OK"
+        except (StreamEnded, DecodeError) as error:
+            code = status_code(error).name
+            await _abort(context, error)
+        finally:
+            self._core.metrics.streams_ended(code).inc()
+
+    async def _serve(self, context: Context) -> None:
+        first = await context.read()
+        if first is EOF:
+            raise OutOfOrder("the stream ended before its first message", remedy="send `open` first")
+        request, _ = wire.split(first)
+        if request.WhichOneof("message") != "open":
+            raise OutOfOrder("the first message is not `open`", remedy="send `open` first")
+        session = self._core.open(request.open)
+        session.outbox.put(pb.StreamFramesResponse(opened=self._core.opened(session)).SerializeToString())
+        read, write, alarm, drained = tasks = [
+            asyncio.ensure_future(_read(context, session)),
+            asyncio.ensure_future(_write(context, session)),
+            asyncio.ensure_future(_alarm(session)),
+            asyncio.ensure_future(self._drained.wait()),
+        ]
+        try:
+            await _first(read, drained, write, alarm)
+            read.cancel()
+            await asyncio.wait({read})
+            tasks.append(asyncio.ensure_future(session.answered()))
+            await _first(tasks[-1], write, alarm)
+            session.outbox.finish()
+            await _first(write, alarm)
+            if drained.done():
+                self._core.check_not_draining()
+        finally:
+            self._core.close(session)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(context: Context, session: Session) -> None:
+    while (message := await context.read()) is not EOF:
+        await session.receive(message)
+        del message  # a frame must not be kept until the next one comes
+
+
+async def _write(context: Context, session: Session) -> None:
+    while (message := await session.outbox.next()) is not None:
+        await context.write(message)
+
+
+async def _alarm(session: Session) -> None:
+    await session.outbox.full.wait()
+    raise NotReading(
+        f"{len(session.outbox)} results were not read",
+        remedy="read results while sending frames",
+    )
+
+
+async def _first(*tasks: asyncio.Task[Any]) -> None:
+    """Wait until one is done, and raise what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _abort(context: Context, error: StreamEnded | DecodeError) -> NoReturn:
+    details = f"{error.message} → {error.remedy}" if isinstance(error, StreamEnded) else f"malformed message: {error}"
+    await context.abort(status_code(error), details)
+    raise AssertionError("abort raises")

@@ -1,0 +1,205 @@
+"""One open stream: its cameras, the frames it sent, and the answers it is owed. Lives on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from protos import wire
+from protos.monocoque.v1 import camera_pb2
+from protos.monocoque.v1 import stream_pb2 as pb
+from server.answers import AnswerWriter, as_response, finish
+from server.clock import ClientClock, HostClock, declared
+from server.errors import OutOfOrder, RequestInvalid
+from server.frames import Answer, CameraKey, Frame, OpenCamera
+from server.layout import check_frame
+from server.ledger import Ledger
+from server.mailbox import Mailbox
+from server.metrics import Metrics
+from server.opening import credits_of, is_replay
+from server.outbox import Outbox
+from server.watch import Audience
+
+REPLACED = "replaced by a newer frame before work on it began"
+ENDING = "the stream is ending"
+_numbers = itertools.count(1)
+
+
+class Session:
+    """A stream from its `Open` to its end.
+
+    Args:
+        request: The `Open`, checked.
+        max_frame_bytes: Largest frame accepted.
+        host: Our clocks.
+        mailbox: Where frames wait.
+        writer: Writes answers to frames that are not computed.
+        audience: Who else is told.
+        metrics: Where everything is counted.
+    """
+
+    def __init__(
+        self,
+        request: pb.Open,
+        max_frame_bytes: int,
+        host: HostClock,
+        mailbox: Mailbox,
+        writer: AnswerWriter,
+        audience: Audience,
+        metrics: Metrics,
+    ) -> None:
+        self.id = f"stream-{next(_numbers)}"
+        self.outbox = Outbox()
+        self.replays = is_replay(request)
+        self.credits = credits_of(request)
+        self.clock: ClientClock = declared(request.clock, host)
+        self.unanswered = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._room = asyncio.Event()
+        self._max_age_ns = request.max_age_ns
+        self._max_frame_bytes = max_frame_bytes
+        self._host = host
+        self._mailbox = mailbox
+        self._writer = writer
+        self._audience = audience
+        self._metrics = metrics
+        self._closed = False
+        self.cameras = {
+            spec.id: OpenCamera(
+                key=CameraKey(self.id, spec.id),
+                spec=spec,
+                owner=self,
+                tensors=tuple(request.tensors),
+                metrics=metrics.camera(spec.id),
+            )
+            for spec in request.cameras
+        }
+        for camera in self.cameras.values():
+            mailbox.add_camera(camera.key, replaces=not self.replays, depth=self.credits, priority=request.priority)
+
+    async def receive(self, message: bytes) -> None:
+        """Take one message of the client. In REPLAY, waits until its frame has room: that holds the client back.
+
+        Raises:
+            DecodeError: It is no message of ours.
+            RequestInvalid: It holds nothing that is known.
+            OutOfOrder: It is a second `Open`.
+        """
+        received = self._host.monotonic_ns()
+        request, pixels = wire.split(message)
+        kind = request.WhichOneof("message")
+        if kind == "frame":
+            await self._receive_frame(request, pixels, received)
+        elif kind == "clock_probe":
+            reply = pb.ClockReply(client_time_ns=request.clock_probe.client_time_ns, server_receive_time_ns=received)
+            reply.server_send_time_ns = self._host.monotonic_ns()
+            self.outbox.put(pb.StreamFramesResponse(clock_reply=reply).SerializeToString())
+        elif kind == "open":
+            raise OutOfOrder(f"{self.id} is open already", remedy="open another stream for other cameras")
+        else:
+            raise RequestInvalid("the message is empty", remedy="send a frame or a clock_probe")
+
+    async def _receive_frame(self, request: pb.StreamFramesRequest, pixels: memoryview, received: int) -> None:
+        header = request.frame
+        camera = self.cameras.get(header.camera_id)
+        frame = self._frame(camera or self._stranger(), header, pixels, received)
+        self.unanswered += 1
+        self._idle.clear()
+        if camera is None:
+            known = ", ".join(self.cameras)
+            fault = f"camera {header.camera_id[:80]!r} is not one that this stream opened: {known}"
+            self.deliver(self._writer.without_numbers(frame, "refused", fault))
+            return
+        if header.client_dropped:
+            camera.metrics.client_dropped.inc(header.client_dropped)
+        refused = self._check_order(camera, header.sequence) or check_frame(
+            header, pixels, camera.spec, self._max_frame_bytes
+        )
+        if refused is not None:
+            self.outbox.add_credit(header.camera_id)
+            self.deliver(self._writer.without_numbers(frame, "refused", refused))
+            return
+        camera.last_sequence = header.sequence
+        if self.replays:
+            await self._room_for(frame)
+        else:
+            self.outbox.add_credit(header.camera_id)
+        replaced = self._mailbox.offer(frame)
+        if replaced is not None:
+            replaced.ledger.selected = received
+            self.deliver(self._writer.without_numbers(replaced, "stale", REPLACED))
+
+    async def _room_for(self, frame: Frame) -> None:
+        try:
+            while not self._mailbox.has_room(frame.camera.key):
+                self._room.clear()
+                await self._room.wait()
+        except asyncio.CancelledError:  # the stream ends, and the frame was never let in
+            self.deliver(self._writer.without_numbers(frame, "refused", ENDING))
+            raise
+
+    def _stranger(self) -> OpenCamera:
+        """A camera that the stream did not open; all of them are counted as one."""
+        return OpenCamera(CameraKey(self.id, ""), camera_pb2.Camera(), self, (), self._metrics.other_camera())
+
+    @staticmethod
+    def _check_order(camera: OpenCamera, sequence: int) -> str | None:
+        if camera.last_sequence is None or sequence > camera.last_sequence:
+            return None
+        return f"sequence {sequence} does not follow {camera.last_sequence}; it must count up"
+
+    def _frame(self, camera: OpenCamera, header: camera_pb2.FrameHeader, pixels: memoryview, received: int) -> Frame:
+        sent = self.clock.to_monotonic(header.client_send_time_ns, received, self._host)
+        captured = self.clock.to_monotonic(header.capture_time_ns, received, self._host)
+        max_age_ns = header.max_age_ns or self._max_age_ns
+        since = received if captured is None else captured
+        return Frame(
+            camera=camera,
+            header=header,
+            pixels=pixels,
+            ledger=Ledger(received=received, sent=sent, uncertainty_ns=self.clock.error_ns),
+            captured=captured,
+            uncertainty_ns=self.clock.error_ns,
+            deadline_ns=since + max_age_ns if max_age_ns else None,
+        )
+
+    def left_slot(self, frame: Frame) -> None:
+        """A frame was taken from its slot: in REPLAY, there is room for another."""
+        if self.replays and not self._closed:
+            self.outbox.add_credit(frame.camera.key.camera_id)
+            self._room.set()
+
+    def deliver(self, answer: Answer) -> None:
+        """Answer a frame, count it, and tell whoever watches."""
+        frame = answer.frame
+        frame.release()
+        self.unanswered -= 1
+        if self.unanswered == 0:
+            self._idle.set()
+        status = "undelivered" if self._closed else answer.status
+        frame.camera.metrics.frames[status].inc()
+        result, stages, age_ns = finish(answer, self._host.monotonic_ns())
+        if not self._closed:
+            self.outbox.put(as_response(result))
+        if answer.status == "ok":
+            for stage, duration_ns in stages.items():
+                frame.camera.metrics.stages[stage].observe(duration_ns / 1e9)
+            frame.camera.metrics.age.observe(age_ns / 1e9)
+        if answer.status != "stale":  # by definition a newer result follows
+            self._audience.publish(frame.camera, result)
+
+    async def answered(self) -> None:
+        """Wait until every frame that was received has its answer."""
+        await self._idle.wait()
+
+    def refuse_waiting(self, reason: str) -> None:
+        """Answer every frame that still waits, without computing it."""
+        for camera in self.cameras.values():
+            for frame in self._mailbox.remove_camera(camera.key):
+                self.deliver(self._writer.without_numbers(frame, "refused", reason))
+
+    def close(self) -> None:
+        """End the stream: what waits is dropped, what is computed now will be counted as undelivered."""
+        self._closed = True
+        self.refuse_waiting(ENDING)

@@ -1,0 +1,167 @@
+"""The server's configuration: one schema for flags, environment and a YAML file, with the defaults."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError
+
+from engine.manifest import Target
+from server.errors import StartFailed
+
+ENVIRONMENT_PREFIX = "MONOCOQUE_"
+
+EXAMPLES = """\
+examples:
+  python -m server out/bundle                          serve a bundle on 127.0.0.1:8001, metrics on 127.0.0.1:8002
+  python -m server out/bundle --threads 1              leave the other cores to the cameras
+  python -m server out/bundle --target rtx --fallback  NVIDIA GPU; without one, the CPU, and every result says so
+  python -m server out/bundle --max-frame 3840x2160    accept frames up to 4K
+  python -m server --config server.yaml                the same names in a file:  bundle: out/bundle
+  MONOCOQUE_PORT=9001 python -m server out/bundle      the same names in the environment
+  curl http://127.0.0.1:8002/metrics                   what Prometheus reads
+
+A flag beats the environment, the environment beats the file, the file beats the default.
+"""
+
+
+def _parse_bytes(text: object) -> object:
+    """`512M` or `2G` in bytes (powers of 1024); a number is left as it is."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"\s*(\d+)\s*([KMG]?)(i?B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{text!r} is no amount of memory; write for example 512M or 2G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
+
+
+SIZE = re.compile(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})")
+
+
+def _check_size(text: str) -> str:
+    if SIZE.fullmatch(text) is None:
+        raise ValueError("write WIDTHxHEIGHT, for example 1920x1080")
+    return text
+
+
+Size = Annotated[str, AfterValidator(_check_size)]
+Bytes = Annotated[int, Field(ge=1), BeforeValidator(_parse_bytes)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class Settings(BaseSettings):
+    """Serves camera frames through an engine bundle over gRPC."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_prog_name="python -m server",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    bundle: CliPositionalArg[Path] = Field(description="engine bundle: a directory or a .zip")
+    config: Path | None = Field(default=None, description="YAML file with any of these names")
+    host: str = Field(default="127.0.0.1", description="address to listen on, for frames and for metrics")
+    port: Port = Field(default=8001, description="port for frames (gRPC); 0 takes a free one")
+    metrics_port: Port = Field(default=8002, description="port for Prometheus (HTTP); 0 takes a free one")
+    target: Target = Field(default="cpu", description="device class that runs the engine")
+    fallback: bool = Field(default=False, description="run on the CPU where the target cannot be had, and say so")
+    self_check: bool = Field(default=True, description="compare the engine with the bundle's reference at start")
+    threads: int | None = Field(default=None, ge=1, description="threads of one inference on a CPU; none: one per core")
+    max_frame: Size = Field(default="1920x1080", description="largest frame accepted; the gRPC message limit follows")
+    max_batch: int = Field(default=1, ge=1, description="frames per launch, at most; more than 1 pays on GPUs only")
+    max_streams: int = Field(default=16, ge=1, description="frame streams at the same time")
+    max_cameras: int = Field(default=32, ge=1, description="cameras at the same time, and camera names in the metrics")
+    max_watchers: int = Field(default=16, ge=0, description="subscribers to results at the same time")
+    memory_budget: Bytes = Field(default=1 << 30, description="bytes for frames that wait, over all streams (512M, 2G)")
+    drain_seconds: float = Field(default=10.0, ge=0, description="time to answer what was accepted, after SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Columns and rows of the largest frame."""
+        width, _, height = self.max_frame.lower().partition("x")
+        return int(width), int(height)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment beats the file; flags are put in front of both."""
+        return init_settings, env_settings, _KebabYaml(settings_cls)
+
+
+class _KebabYaml(YamlConfigSettingsSource):
+    """A YAML file whose keys may be written as the flags are: `max-frame` or `max_frame`."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name.replace("-", "_"): value for name, value in super().__call__().items()}
+
+
+def load_settings(arguments: Sequence[str]) -> Settings:
+    """Read the configuration.
+
+    Args:
+        arguments: Command-line arguments, without the program's name.
+
+    Raises:
+        StartFailed: A value is not valid, or the file cannot be read; every fault is named.
+        SystemExit: `--help` was asked for, or a flag is not known (argparse has then said so).
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description=Settings.__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flags: CliSettingsSource[Any] = CliSettingsSource(Settings, root_parser=parser, cli_parse_args=list(arguments))
+    path = flags().get("config") or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    if path is not None and not Path(path).is_file():
+        raise StartFailed(f"no configuration file at {path}", remedy="check --config, or MONOCOQUE_CONFIG")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(yaml_file=path)
+
+    try:
+        found = FromFile(_cli_settings_source=flags)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise StartFailed(_explain(error), remedy="see python -m server --help") from None
+    except (SettingsError, TypeError, ValueError) as error:  # YAML that is no mapping raises whatever it likes
+        raise StartFailed(f"the configuration cannot be read: {error}", remedy="see python -m server --help") from None
+    return found
+
+
+def _explain(error: ValidationError) -> str:
+    faults = []
+    for fault in error.errors():
+        name = str(fault["loc"][0]).replace("_", "-") if fault["loc"] else "configuration"
+        if fault["type"] == "missing":
+            faults.append(f"{name}: not given")
+        elif fault["type"] == "extra_forbidden":
+            faults.append(f"{name}: no such setting")
+        else:
+            faults.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}, not {fault['input']!r}")
+    return "; ".join(faults)

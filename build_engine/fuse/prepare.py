@@ -41,7 +41,11 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
 
 def tidy(model: ir.Model) -> None:
     """Removes copies of nothing: identities, dead nodes, unused initializers and outputs nobody reads."""
-    common.IdentityEliminationPass()(model)
+    for node in list(model.graph):
+        # One that makes an output stays: its name belongs to the output, and the source may be one as well.
+        source = node.inputs[0] if node.op_type == "Identity" and node.domain == "" else None
+        if source is not None and not node.outputs[0].is_graph_output():
+            node.outputs[0].replace_all_uses_with(source)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
 

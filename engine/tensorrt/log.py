@@ -103,13 +103,13 @@ class BuildLog:
 
 def without_driver_noise(message: str) -> str:
     """A message less the lines that only say that there is no GPU."""
-    return "\n".join(line for line in message.splitlines() if _NO_DRIVER not in line).strip()
+    return "\n".join(line for line in message.split("\n") if _NO_DRIVER not in line).strip()
 
 
 def parse_layers(message: str) -> tuple[CompiledLayer, ...]:
     """Read the `Layers:` entry, written with DETAILED profiling verbosity: a line per layer, until an empty one."""
     layers = []
-    for line in message.partition("\n")[2].splitlines():
+    for line in message.split("\n")[1:]:  # not splitlines: \x1e separates metadata
         if not line.strip():
             break
         match = _LAYER.match(line)

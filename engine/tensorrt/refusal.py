@@ -13,7 +13,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("antialias", "export the Resize with antialias=0: AveragePool shrinks by whole factors without aliasing"),
     ("no optimization profile", "fix every dimension but the first: build with --input-shape"),
     ("must have same input types", "cast both inputs to one type: TensorRT converts nothing by itself"),
-    ("non-zero zero point", "quantize activations symmetrically: --precision int8 does for TensorRT's targets"),
+    ("zero point", "quantize activations symmetrically: --precision int8 does for TensorRT's targets"),
     ("but must have type Int8", "leave biases in floating point: --precision int8 does for TensorRT's targets"),
     ("compute capability", "name those that this version knows: 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"),
     ("Plugin", f"replace the operator by ones that TensorRT knows, or {CPU}"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import onnx
 
@@ -11,7 +13,8 @@ from build_engine.outcome import Built
 from build_engine.quantize.int8 import CPU_INT8
 from build_engine.report import render
 from build_engine.session import Session
-from engine.bundle import BundleWriter, ReferenceCase, pack_reference
+from build_engine.verify import check_graphs
+from engine.bundle import Bundle, BundleWriter, ReferenceCase, pack_reference
 from engine.manifest import GraphEntry, Manifest, PlanEntry, Provenance, TensorPostprocessing
 
 VNNI = ("avx_vnni|avx512_vnni|neon_dotprod",)
@@ -19,9 +22,10 @@ VNNI = ("avx_vnni|avx512_vnni|neon_dotprod",)
 
 
 def write(built: Built) -> None:
-    """Write the bundle with its report.
+    """Write the bundle with its report, once it passes the check that every server runs before it serves.
 
     Raises:
+        BuildError: A graph of the bundle disagrees with the reference cases by more than servers accept.
         BundleInvalid: Something that is no bundle lies at the path.
     """
     writer = BundleWriter()
@@ -67,7 +71,12 @@ def write(built: Built) -> None:
             tools=_tools(built),
         ),
     )
-    writer.write(built.options.output, manifest, render(built, manifest))
+    output = built.options.output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        writer.write(Path(scratch) / "bundle", manifest, {})
+        check_graphs(Bundle.open(Path(scratch) / "bundle"))
+    writer.write(output, manifest, render(built, manifest))
 
 
 def _reference_cases(built: Built) -> list[ReferenceCase]:

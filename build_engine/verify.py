@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx
+import onnxruntime
 
 from build_engine.errors import BuildError
 from build_engine.fuse.verify import Verification, verify_fusion
 from build_engine.graph import Tensors
 from engine.bundle import Bundle
+from engine.cpu import cpu_name
 from engine.errors import RuntimeUnavailable
 from engine.manifest import Target
+from engine.onnx_runtime import OnnxRuntime
 from engine.opening import open_runtime
 from engine.reference import check_reference
+from engine.runtime import RuntimeDescription
 from engine.slots import RegionTable
 
 
@@ -46,6 +50,42 @@ def check_fusion(
             remedy="allow more with --tolerance, or leave it out to bound the error by that rounding",
         )
     return outcome
+
+
+def check_graphs(bundle: Bundle) -> None:
+    """Run the reference cases on every graph of a bundle, on the CPU, as a server does before it serves.
+
+    TensorRT's graphs are emulated: what is checked is the graph, not the plan.
+
+    Raises:
+        BuildError: A graph disagrees with the float graph by more than a server accepts.
+    """
+    manifest = bundle.manifest
+    for name, graph in manifest.graphs.items():
+        regions = RegionTable()
+        description = RuntimeDescription(
+            backend="onnxruntime",
+            backend_version=onnxruntime.__version__,
+            target="cpu",
+            graph=name,
+            precision=graph.precision,
+            inputs=manifest.inputs,
+            outputs=manifest.outputs,
+            max_batch=manifest.max_batch,
+            device=cpu_name(),
+        )
+        runtime = OnnxRuntime(bundle.read(graph.path), description, regions)
+        try:
+            outcome = check_reference(bundle, runtime, regions)
+        finally:
+            runtime.close()
+            regions.close()
+        if not outcome.passed:
+            raise BuildError(
+                f"graph {name}: {outcome.message}; a server would refuse it",
+                remedy="give more, and more varied, frames to --calibration-data, try another --calibration-method, or "
+                "build with --precision fp16 or fp32",
+            )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,73 @@
-"""One sentence that says what a build achieved."""
+"""One sentence that says what a build achieved, and nothing that was not measured."""
 
 from __future__ import annotations
 
-from build_engine.outcome import Built
+from build_engine.accuracy import Accuracy
+from build_engine.outcome import FLOAT, UNFUSED, Built
 
 
 def headline(built: Built) -> str:
-    return f"{len(built.fusion.regions)} regions fused"
+    """The sentence, for the terminal and the top of the report."""
+    parts = [_fused(built), _memory(built), _speed(built), *_accuracy(built)]
+    return ", ".join(part for part in parts if part) + "."
+
+
+def activation_saving(built: Built) -> tuple[float, str]:
+    """Share of activation memory that fusion saves, by the best account there is, and whose account it is."""
+    compiled = {c.graph: c.plan.activation_bytes for c in built.compiled}
+    before, after = compiled.get(UNFUSED), compiled.get(FLOAT)
+    if before and after:
+        return 1 - after / before, "TensorRT's account"
+    before, after = built.fusion.before.activation_bytes, built.fusion.after.activation_bytes
+    return (1 - after / before if before else 0.0), "peak of live tensors"
+
+
+def speedups(built: Built) -> dict[str, float]:
+    """How many times faster than the unfused graph each measured graph is, one frame at a time."""
+    single = {latency.graph: latency.median_ms for latency in built.latency if latency.batch == 1}
+    return {name: single[UNFUSED] / time for name, time in single.items() if name != UNFUSED and time > 0}
+
+
+def _fused(built: Built) -> str:
+    merged = sum(region.before.nodes > 1 for region in built.fusion.regions)
+    if not merged:
+        return "Nothing to fuse: the network is plain already"
+    return f"{merged} block{'s' if merged != 1 else ''} fused"
+
+
+def _memory(built: Built) -> str:
+    share, _ = activation_saving(built)
+    percent = round(100 * share)
+    return f"{percent} % less activation memory" if percent > 0 else ""
+
+
+def _speed(built: Built) -> str:
+    told = [
+        f"{ratio:.1f}x faster in {'FP32' if name == FLOAT else 'INT8'}"
+        for name, ratio in speedups(built).items()
+        if ratio >= 1.05
+    ]
+    return " and ".join(told) + " on this CPU" if told else ""
+
+
+def _accuracy(built: Built) -> list[str]:
+    reference = built.accuracy[0]
+    told: dict[str, None] = {}
+    for accuracy in built.accuracy[1:]:
+        told[_versus_float(reference, accuracy)] = None
+    return list(told)
+
+
+def _versus_float(reference: Accuracy, accuracy: Accuracy) -> str:
+    precision = accuracy.precision.upper()
+    shares = [
+        abs(value - reference.metric[name])
+        for name, value in accuracy.metric.items()
+        if name in reference.metric and 0 <= value <= 1 and 0 <= reference.metric[name] <= 1
+    ]
+    if shares:
+        return f"{precision} within {100 * max(shares):.1f} points of FP32"
+    if accuracy.detections_f1 is not None:
+        return f"{precision} detections match FP32's at F1 {accuracy.detections_f1:.3f}"
+    worst = min((output.agreement for output in accuracy.outputs), default=1.0)
+    return f"{precision} outputs agree with FP32's to {100 * worst:.1f} %"

@@ -18,7 +18,6 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
-from pydantic_settings.exceptions import SettingsError
 
 from engine.manifest import Target
 from server.errors import StartFailed
@@ -37,6 +36,22 @@ examples:
 
 A flag beats the environment, the environment beats the file, the file beats the default.
 """
+
+
+METAVARS = {
+    "--config": "FILE",
+    "--host": "ADDRESS",
+    "--port": "PORT",
+    "--metrics-port": "PORT",
+    "--threads": "N",
+    "--max-frame": "WIDTHxHEIGHT",
+    "--max-batch": "N",
+    "--max-streams": "N",
+    "--max-cameras": "N",
+    "--max-watchers": "N",
+    "--memory-budget": "BYTES",
+    "--drain-seconds": "SECONDS",
+}
 
 
 def _parse_bytes(text: object) -> object:
@@ -85,13 +100,15 @@ class Settings(BaseSettings):
     target: Target = Field(default="cpu", description="device class that runs the engine")
     fallback: bool = Field(default=False, description="run on the CPU where the target cannot be had, and say so")
     self_check: bool = Field(default=True, description="compare the engine with the bundle's reference at start")
-    threads: int | None = Field(default=None, ge=1, description="threads of one inference on a CPU; none: one per core")
+    threads: int | None = Field(default=None, ge=1, description="threads of one inference; else one per core")
     max_frame: Size = Field(default="1920x1080", description="largest frame accepted; the gRPC message limit follows")
     max_batch: int = Field(default=1, ge=1, description="frames per launch, at most; more than 1 pays on GPUs only")
     max_streams: int = Field(default=16, ge=1, description="frame streams at the same time")
     max_cameras: int = Field(default=32, ge=1, description="cameras at the same time, and camera names in the metrics")
     max_watchers: int = Field(default=16, ge=0, description="subscribers to results at the same time")
-    memory_budget: Bytes = Field(default=1 << 30, description="bytes for frames that wait, over all streams (512M, 2G)")
+    memory_budget: Bytes = Field(
+        default="1G", validate_default=True, description="bytes for frames that wait, over all streams (512M, 2G)"
+    )
     drain_seconds: float = Field(default=10.0, ge=0, description="time to answer what was accepted, after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
 
@@ -133,11 +150,14 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     """
     parser = argparse.ArgumentParser(
         prog="python -m server",
+        usage="python -m server BUNDLE [--flag value]...",
         description=Settings.__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    flags: CliSettingsSource[Any] = CliSettingsSource(Settings, root_parser=parser, cli_parse_args=list(arguments))
+    flags: CliSettingsSource[Any] = CliSettingsSource(
+        Settings, root_parser=parser, cli_parse_args=list(arguments), add_argument_method=_add_argument
+    )
     path = flags().get("config") or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     if path is not None and not Path(path).is_file():
         raise StartFailed(f"no configuration file at {path}", remedy="check --config, or MONOCOQUE_CONFIG")
@@ -145,13 +165,25 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     class FromFile(Settings):
         model_config = SettingsConfigDict(yaml_file=path)
 
+    remedy = "see python -m server --help"
     try:
-        found = FromFile(_cli_settings_source=flags)  # type: ignore[call-arg]
+        return FromFile(_cli_settings_source=flags)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise StartFailed(_explain(error), remedy="see python -m server --help") from None
-    except (SettingsError, TypeError, ValueError) as error:  # YAML that is no mapping raises whatever it likes
-        raise StartFailed(f"the configuration cannot be read: {error}", remedy="see python -m server --help") from None
-    return found
+        raise StartFailed(_explain(error), remedy=remedy) from None
+    except Exception as error:  # whatever the YAML parser makes of a file that is no mapping
+        raise StartFailed(f"{path} cannot be read as settings: {error}", remedy=remedy) from None
+
+
+def _add_argument(group: Any, *names: str, **options: Any) -> argparse.Action:  # noqa: ANN401 - argparse's own
+    """What the schema cannot say: the bundle may come from elsewhere, and a size is no `str`."""
+    if names == ("bundle",):
+        options["nargs"] = "?"
+    if "metavar" in options or "choices" not in options:
+        options["metavar"] = METAVARS.get(names[-1], options.get("metavar"))
+    if isinstance(options.get("action"), type):
+        options.pop("metavar", None)  # a switch has no value
+    action: argparse.Action = group.add_argument(*names, **options)
+    return action
 
 
 def _explain(error: ValidationError) -> str:

@@ -133,7 +133,12 @@ def cheapest_cover(
     cover.need(graph.outputs)
     # What only its own node can compute is needed whatever is chosen elsewhere: holding on to it keeps every
     # comparison within its own linear region.
-    held = [v for node in graph for v in node.outputs if cover.is_needed(v) and not cuts.of.get(v)]
+    held = [
+        v
+        for node in graph
+        for v in node.outputs
+        if cover.is_needed(v) and v not in cuts.unfinished and not cuts.of.get(v)
+    ]
     cover.need(held)
     for round_ in range(_ROUNDS):
         if not _improve(graph, cuts, cover):

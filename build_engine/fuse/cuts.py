@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Form, Framed, NotExact
+from build_engine.fuse.algebra import Arranged, Form, Framed, NotExact
 from build_engine.fuse.cost import is_constant, node_ns
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.realize import realization
@@ -57,7 +57,7 @@ class Cuts:
     """
 
     of: dict[ir.Value, list[Cut]] = field(default_factory=dict)
-    unfinished: dict[ir.Value, list[tuple[Framed, frozenset[ir.Node]]]] = field(default_factory=dict)
+    unfinished: dict[ir.Value, list[tuple[Framed | Arranged, frozenset[ir.Node]]]] = field(default_factory=dict)
     refusals: dict[ir.Node, list[tuple[frozenset[ir.Node], NotExact]]] = field(default_factory=dict)
 
 
@@ -76,9 +76,9 @@ def enumerate_cuts(graph: ir.Graph, opset: int, options: FuseOptions) -> Cuts:
             except NotExact as obstacle:
                 cuts.refusals.setdefault(node, []).append((absorbed, obstacle))
                 continue
-            forms = [result] if isinstance(result, Form | Framed) else list(result)
+            forms = [result] if isinstance(result, Form | Framed | Arranged) else list(result)
             for output, form in zip(node.outputs, forms, strict=False):
-                if isinstance(form, Framed):
+                if not isinstance(form, Form):
                     cuts.unfinished.setdefault(output, []).append((form, absorbed | {node}))
                     continue
                 cut = Cut(output, form, absorbed | {node}, realization(form, output, options).cost_ns)

@@ -72,6 +72,10 @@ class Emitter:
         windows = term.windows
         if needs_slice(windows):
             source = self._crop(name, source, term, cut, written)
+        if not windows:
+            matrix = self._weight(f"{name}.weight", term.in_groups(1).weight.value, cut.root)
+            operands = [source, matrix] if bias is None else [source, matrix, bias]
+            return self._node(name, "Gemm", operands, [ir.AttrInt64("transB", 1)], cut, written)
         weight = self._weight(f"{name}.weight", term.weight.value, cut.root)
         attributes = [
             ir.AttrInt64s("kernel_shape", [w.kernel for w in windows]),

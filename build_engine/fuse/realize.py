@@ -40,7 +40,8 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
     terms = [(source, term) for source, term in form.terms.items() if isinstance(source, ir.Value)]
 
     def convolution_ns(term: Convolution, read: float) -> float:
-        """One Conv node, and a Slice before it where it crops."""
+        """One Conv node, and a Slice before it where it crops; without image axes one Gemm, which is dense."""
+        term = term if term.windows else term.in_groups(1)
         weight = math.prod(term.weight.shape)
         macs = math.prod(sizes) * math.prod(term.weight.shape[1:])
         moved = read + written + weight * item

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from build_engine.errors import BuildError
 from build_engine.fuse.cost import count
-from build_engine.fuse.double import in_double
+from build_engine.fuse.reference import float64_evaluator
 
 Tensor: TypeAlias = npt.NDArray[Any]
 
@@ -133,7 +133,7 @@ def _reference(model: onnx.ModelProto, feed: Mapping[str, Tensor]) -> ReferenceE
     if _with_sizes(model, feed) > REFERENCE_GMACS * 1e9:
         return None
     try:
-        return ReferenceEvaluator(in_double(model))
+        return float64_evaluator(model)
     except (NotImplementedError, RuntimeError, TypeError):
         return None
 

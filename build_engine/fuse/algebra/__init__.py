@@ -1,5 +1,6 @@
 """Convolution forms and the exact rules that compose them; knows numpy, not ONNX."""
 
+from build_engine.fuse.algebra.arranged import Arranged
 from build_engine.fuse.algebra.convolution import Convolution
 from build_engine.fuse.algebra.deferred import Array, Deferred
 from build_engine.fuse.algebra.exactness import NotExact, Reason
@@ -7,4 +8,4 @@ from build_engine.fuse.algebra.form import Form, Source
 from build_engine.fuse.algebra.framed import Framed
 from build_engine.fuse.algebra.window import Window
 
-__all__ = ["Array", "Convolution", "Deferred", "Form", "Framed", "NotExact", "Reason", "Source", "Window"]
+__all__ = ["Arranged", "Array", "Convolution", "Deferred", "Form", "Framed", "NotExact", "Reason", "Source", "Window"]

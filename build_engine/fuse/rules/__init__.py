@@ -6,6 +6,7 @@ An operator that is not in `RULES` is opaque: its outputs are sources of their o
 
 from build_engine.fuse.rules import (
     addition,
+    arrange,
     average_pool,
     batch_norm,
     border,
@@ -16,33 +17,38 @@ from build_engine.fuse.rules import (
     scale,
     select,
     space_to_depth,
-    transpose,
 )
 from build_engine.fuse.rules.site import Rule, Site
 
 RULES: dict[str, Rule] = {
-    "Add": addition.add,
+    "Add": arrange.everywhere(addition.add),
     "AveragePool": average_pool.average_pool,
     "BatchNormalization": batch_norm.batch_norm,
-    "Cast": identity.cast,
+    "Cast": arrange.everywhere(identity.cast),
     "Concat": concat.concat,
     "Conv": convolution.conv,
-    "Div": scale.div,
-    "Dropout": identity.dropout,
+    "Div": arrange.everywhere(scale.div),
+    "Dropout": arrange.everywhere(identity.dropout),
+    "Flatten": arrange.reshape,
     "Gather": select.gather,
-    "Identity": identity.identity,
+    "Gemm": arrange.gemm,
+    "Identity": arrange.everywhere(identity.identity),
+    "MatMul": arrange.matmul,
     "MaxPool": select.max_pool,
-    "Mean": addition.mean,
-    "Mul": scale.mul,
-    "Neg": scale.neg,
+    "Mean": arrange.everywhere(addition.mean),
+    "Mul": arrange.everywhere(scale.mul),
+    "Neg": arrange.everywhere(scale.neg),
     "Pad": pad.pad,
+    "Reshape": arrange.reshape,
     "ScatterND": border.scatter_nd,
     "Slice": select.slice_,
     "SpaceToDepth": space_to_depth.space_to_depth,
     "Split": select.split,
-    "Sub": addition.sub,
-    "Sum": addition.add,
-    "Transpose": transpose.transpose,
+    "Squeeze": arrange.reshape,
+    "Sub": arrange.everywhere(addition.sub),
+    "Sum": arrange.everywhere(addition.add),
+    "Transpose": arrange.transpose,
+    "Unsqueeze": arrange.reshape,
 }
 
 __all__ = ["RULES", "Rule", "Site"]

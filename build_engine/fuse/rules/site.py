@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Deferred, Form, Framed, NotExact, Reason
+from build_engine.fuse.algebra import Arranged, Deferred, Form, Framed, NotExact, Reason
 
 Constant: TypeAlias = npt.NDArray[Any]
-Shaped: TypeAlias = "Form | Framed"  # what a rule says of a tensor
+Shaped: TypeAlias = "Form | Framed | Arranged"  # what a rule says of a tensor
 Operand: TypeAlias = "Shaped | Constant | None"
 Dim: TypeAlias = "int | str | None"
 
@@ -24,11 +24,13 @@ class Site:
         node: The ONNX node.
         operands: Per input its form, its constant value, or None where the input is left out.
         opset: Version of the default operator set.
+        assumed_shape: What to take every input's shape for, if not the shape in the graph.
     """
 
     node: ir.Node
     operands: tuple[Operand, ...]
     opset: int
+    assumed_shape: tuple[Dim, ...] | None = None
 
     def form(self, index: int) -> Form:
         """The form of an input.
@@ -59,7 +61,7 @@ class Site:
             NotExact: The input is computed at run time.
         """
         operand = self.operands[index] if index < len(self.operands) else None
-        if isinstance(operand, Form | Framed):
+        if isinstance(operand, Form | Framed | Arranged):
             raise NotExact(
                 Reason.OPERATOR, f"input {index} of {self.node.op_type} is computed at run time, not constant"
             )
@@ -71,7 +73,7 @@ class Site:
         Raises:
             NotExact: Not even the rank is known.
         """
-        return known_shape(self.node.inputs[index])
+        return self.assumed_shape or known_shape(self.node.inputs[index])
 
     def integers(self, name: str, default: Sequence[int]) -> tuple[int, ...]:
         """A list-of-integers attribute."""

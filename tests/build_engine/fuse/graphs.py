@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from build_engine.fuse import FuseOptions, FuseResult, fuse
-from build_engine.fuse.double import in_double
+from build_engine.fuse.reference import float64_evaluator
 
 # A cost model that merges wherever merging is exact: launches are all that counts.
 EAGER = FuseOptions(ns_per_mac=0.0, ns_per_byte=0.0, ns_per_launch=1.0)
@@ -75,8 +74,8 @@ def feeds(model: onnx.ModelProto, seed: int = 0, **sizes: int) -> dict[str, npt.
 def assert_equal(before: onnx.ModelProto, after: onnx.ModelProto, **sizes: int) -> None:
     """Both models in float64 arithmetic; the fused weights were rounded to float32 once, hence 1e-5."""
     feed = {name: x.astype(np.float64) for name, x in feeds(before, **sizes).items()}
-    expected = ReferenceEvaluator(in_double(before)).run(None, feed)
-    actual = ReferenceEvaluator(in_double(after)).run(None, feed)
+    expected = float64_evaluator(before).run(None, feed)
+    actual = float64_evaluator(after).run(None, feed)
     for one, two in zip(expected, actual, strict=True):
         assert np.asarray(one).shape == np.asarray(two).shape
         scale = max(1.0, float(np.max(np.abs(one), initial=0.0)))

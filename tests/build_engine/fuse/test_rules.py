@@ -293,3 +293,60 @@ def test_an_identity_network_keeps_its_output_name() -> None:
     y = g.add("Identity", g.add("Neg", g.add("Neg", "x0")))
     model = fused(g.model(y), n=1).model
     assert [v.name for v in model.graph.output] == [y]
+
+
+def shuffled(g: GraphBuilder, x: str, groups: int, channels: int) -> str:
+    y = g.add("Reshape", x, np.array([0, groups, channels // groups, 7, 9]))
+    y = g.add("Transpose", y, perm=[0, 2, 1, 3, 4])
+    name: str = g.add("Reshape", y, np.array([0, channels, 7, 9]))
+    return name
+
+
+def test_a_channel_shuffle_permutes_rows(g: GraphBuilder) -> None:
+    y = conv(g, shuffled(g, conv(g, "x0", 4, 6, 1), 2, 6), 6, 5, 1)
+    assert result_of(g, y) == ["Conv"]
+
+
+def test_layers_in_nhwc(g: GraphBuilder) -> None:
+    y = g.add("Transpose", conv(g, "x0", 4, 4, 3, pads=[1, 1, 1, 1], group=4), perm=[0, 2, 3, 1])
+    y = g.add("Add", g.add("MatMul", y, weight(4, 6)), weight(6))
+    y = g.add("Transpose", g.add("Mul", y, weight(6)), perm=[0, 3, 1, 2])
+    assert result_of(g, y) == ["Conv"]
+
+
+def test_layers_on_flattened_pixels(g: GraphBuilder) -> None:
+    y = g.add("Transpose", g.add("Reshape", "x0", np.array([0, 4, 63])), perm=[0, 2, 1])
+    y = g.add("Add", y, g.add("MatMul", y, weight(4, 4)))
+    y = g.add("Reshape", g.add("Transpose", y, perm=[0, 2, 1]), np.array([0, 4, 7, 9]))
+    assert result_of(g, conv(g, y, 4, 5, 1)) == ["Conv"]
+
+
+def test_a_matrix_product_along_the_width_stays(g: GraphBuilder) -> None:
+    y = g.add("MatMul", conv(g, "x0", 4, 4, 1), weight(9, 9))
+    assert result_of(g, y) == ["Conv", "MatMul"]
+
+
+@pytest.mark.parametrize("opset", [11, 20])
+def test_linear_layers_and_norms_on_vectors(opset: int) -> None:
+    g = GraphBuilder(("n", 6), opset=opset)
+    y = g.add("Gemm", g.add("BatchNormalization", "x0", *norm(6)), weight(5, 6), weight(5), transB=1, alpha=0.5)
+    y = g.add("Add", g.add("MatMul", y, weight(5, 4)), weight(4))
+    assert result_of(g, y) == ["Gemm"]
+
+
+def test_a_norm_of_vectors_alone_is_no_matrix() -> None:
+    g = GraphBuilder(("n", 6))
+    assert result_of(g, g.add("BatchNormalization", "x0", *norm(6))) == ["BatchNormalization"]
+
+
+def test_pixel_unshuffle_by_reshapes() -> None:
+    g = GraphBuilder(("n", 3, 8, 6))
+    y = g.add("Reshape", "x0", np.array([0, 3, 4, 2, 3, 2]))
+    y = g.add("Reshape", g.add("Transpose", y, perm=[0, 1, 3, 5, 2, 4]), np.array([0, 12, 4, 3]))
+    assert result_of(g, conv(g, y, 12, 5, 3, pads=[1, 1, 1, 1])) == ["Conv"]
+
+
+def test_space_to_depth() -> None:
+    g = GraphBuilder(("n", 3, 8, 6))
+    y = conv(g, g.add("SpaceToDepth", "x0", blocksize=2), 12, 5, 3, pads=[1, 1, 1, 1])
+    assert result_of(g, y) == ["Conv"]

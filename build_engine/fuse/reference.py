@@ -1,10 +1,35 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 _SMALLER = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+class BatchNormalization(OpRun):
+    """Batch norm of operator sets 9 to 13 at inference.
+
+    The ONNX reference implementation takes the presence of `momentum`, which has a default, for training.
+    """
+
+    def _run(
+        self, *operands: npt.NDArray[np.float64], epsilon: float = 1e-5, **_: float
+    ) -> tuple[npt.NDArray[np.float64]]:
+        x, gamma, beta, mean, variance = (
+            operand if i == 0 else operand.reshape(-1, *[1] * (operands[0].ndim - 2))
+            for i, operand in enumerate(operands)
+        )
+        return ((x - mean) / np.sqrt(variance + epsilon) * gamma + beta,)
+
+
+def float64_evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """Evaluates a model in float64; its inputs are to be given in float64 too."""
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return ReferenceEvaluator(in_double(model), new_ops=[BatchNormalization] if opset < 14 else None)
 
 
 def in_double(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -154,7 +154,7 @@ def test_of_two_that_start_at_once_one_secret_stays(tmp_path: Path) -> None:
     first = (tmp_path / KEY_FILE).read_bytes()
     cache._make_secret(tmp_path / KEY_FILE)
     assert (tmp_path / KEY_FILE).read_bytes() == first
-    assert os.listdir(tmp_path) == [KEY_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

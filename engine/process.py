@@ -1,0 +1,206 @@
+"""A runtime that lives in another process: a crash of the engine is an error here, not the end of the server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import engine.errors
+from engine.bundle import Bundle
+from engine.channel import MAX_DESCRIPTORS, Channel, Message, pack_batch
+from engine.errors import BundleCorrupt, EngineError, RunFailed
+from engine.manifest import Target
+from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
+from engine.slots import RegionTable
+from engine.worker import unpack_description
+
+RUN_TIMEOUT_S = 30.0
+"""A batch takes milliseconds; an engine that has not answered by then hangs in its driver."""
+CLOSE_TIMEOUT_S = 5.0
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class WorkerRuntime:
+    """The engine of a bundle, in a process of its own. It behaves as the same runtime would in this one.
+
+    The process is exec'd, never forked: a fork with live threads or a CUDA context is unsafe. Regions go there by
+    descriptor the first time a batch refers to them; tensors never travel. The kernel kills the process when the thread
+    that opened it ends, so open, run and close it on one thread that lives as long.
+
+    Args:
+        bundle: An opened bundle; the process opens it again by its path and must find the same digest.
+        target: What to run on.
+        regions: The memory that batches will refer to.
+        threads: Threads of one inference on a CPU; None means one per core.
+        fallback: Whether to run on the CPU where the target cannot be had.
+        plan_cache: Directory for plans compiled on this device; None means the user's cache directory.
+        run_timeout_s: The process is killed when a batch takes longer.
+
+    Raises:
+        EngineError: Whatever `open_runtime` raises there.
+        BundleCorrupt: The bundle changed since it was opened here.
+        RunFailed: The process ended before the engine was open.
+
+    Attributes:
+        pid: The process.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        target: Target,
+        regions: RegionTable,
+        *,
+        threads: int | None = None,
+        fallback: bool = False,
+        plan_cache: Path | None = None,
+        run_timeout_s: float = RUN_TIMEOUT_S,
+    ) -> None:
+        self._regions = regions
+        self._run_timeout_s = run_timeout_s
+        self._known: set[int] = set()
+        self._ended: str | None = None
+        self._channel, theirs = Channel.pair()
+        try:
+            self._process = _start(theirs)
+        except BaseException:
+            self._channel.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        try:
+            opened = self._ask(
+                {
+                    "op": "open",
+                    "bundle": str(bundle.path.absolute()),
+                    "target": target,
+                    "threads": threads,
+                    "fallback": fallback,
+                    "plan_cache": None if plan_cache is None else str(plan_cache.absolute()),
+                },
+                timeout_s=None,  # a first compile takes minutes on an Orin
+            )
+            if opened["digest"] != bundle.digest:
+                raise BundleCorrupt(
+                    f"{bundle.path} changed: its digest is {opened['digest']}, it was opened with {bundle.digest}",
+                    remedy="restart, so that everything is of the same bundle",
+                )
+            self._description = unpack_description(opened["description"])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs; once it does not, every batch fails and another runtime must be opened."""
+        return self._ended is None and self._process.poll() is None
+
+    def describe(self) -> RuntimeDescription:
+        """What is loaded there."""
+        return self._description
+
+    def run(self, batch: Batch) -> RunReport:
+        """Execute one batch.
+
+        Raises:
+            RunFailed: The batch failed there, or the process ended or hung; the message says which.
+        """
+        used = {handle.region for handle in (*batch.inputs.values(), *batch.outputs.values())}
+        self._hand_over(used)
+        answer = self._ask({"op": "run", **pack_batch(batch)}, self._run_timeout_s)
+        return RunReport(inference_ns=answer["inference_ns"], copy_ns=answer["copy_ns"])
+
+    def memory(self) -> MemoryReport:
+        """Memory that the engine holds there now.
+
+        Raises:
+            RunFailed: The process ended.
+        """
+        return MemoryReport(self._ask({"op": "memory"}, self._run_timeout_s)["bytes_by_kind"])
+
+    def close(self) -> None:
+        """End the process. A second call does nothing."""
+        if self._ended is None:
+            with contextlib.suppress(EngineError):
+                self._ask({"op": "close"}, CLOSE_TIMEOUT_S)
+            self._ended = "the engine was closed"
+        self._channel.close()  # it ends by itself on this, too
+        try:
+            self._process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _hand_over(self, used: Iterable[int]) -> None:
+        """Tell the process of regions it does not know, and of those that are gone."""
+        gone = [number for number in self._known if number not in self._regions]
+        if gone:
+            self._ask({"op": "forget", "numbers": gone}, self._run_timeout_s)
+            self._known.difference_update(gone)
+        fresh = sorted(set(used) - self._known)
+        for start in range(0, len(fresh), MAX_DESCRIPTORS):
+            numbers = fresh[start : start + MAX_DESCRIPTORS]
+            try:
+                descriptors = [self._regions[number].fd for number in numbers]
+            except KeyError as error:
+                raise RunFailed(
+                    f"a slot is not usable: region {error} is unknown", remedy="report this as a bug of the caller"
+                ) from error
+            self._ask({"op": "regions", "numbers": numbers}, self._run_timeout_s, descriptors)
+            self._known.update(numbers)
+
+    def _ask(self, message: Message, timeout_s: float | None, descriptors: list[int] | None = None) -> Message:
+        if self._ended is not None:
+            raise RunFailed(self._ended, remedy="open the engine again")
+        try:
+            self._channel.send(message, descriptors or ())
+            received = self._channel.receive(timeout_s)
+        except TimeoutError:
+            self._process.kill()
+            raise self._lost(f"did not answer within {timeout_s:g} s and was killed") from None
+        except OSError as error:
+            self._process.kill()
+            raise self._lost(f"is out of reach: {error}") from error
+        if received is None:
+            raise self._lost("ended")
+        answer, _ = received
+        if "error" in answer:
+            raise _unpack_error(answer["error"])
+        return answer
+
+    def _lost(self, what: str) -> RunFailed:
+        """The process is lost, for good."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_TIMEOUT_S)
+        self._ended = f"the engine's process {self.pid} {what} ({_cause(self._process.returncode)})"
+        return RunFailed(self._ended, remedy="open the engine again; the reason is in its log")
+
+
+def _start(channel: Channel) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", "engine.worker", str(channel.fileno()), str(os.getpid())],
+        pass_fds=(channel.fileno(),),
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _unpack_error(error: dict[str, str]) -> EngineError:
+    kind = getattr(engine.errors, error["type"], None)
+    known = kind if isinstance(kind, type) and issubclass(kind, EngineError) else RunFailed
+    return known(error["message"], remedy=error["remedy"])
+
+
+def _cause(code: int | None) -> str:
+    if code is None:
+        return "it does not end"
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit status {code}"

@@ -1,0 +1,155 @@
+"""The engine in a process of its own: `python -m engine.worker`, started by `engine.process` and by nobody else.
+
+It owns the only CUDA context, maps the regions whose descriptors it is given, and dies with the process that started
+it: the kernel kills it (PR_SET_PDEATHSIG), and it ends by itself where the channel closes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine.bundle import Bundle
+from engine.channel import Channel, Message, unpack_batch
+from engine.errors import EngineError, RunFailed
+from engine.opening import open_runtime
+from engine.runtime import Runtime, RuntimeDescription
+from engine.slots import Region, RegionTable
+from engine.tensors import TensorSpec
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Serve one channel until it closes.
+
+    Args:
+        arguments: Descriptor of the channel, and the process id of the parent.
+    """
+    try:
+        descriptor, parent = (int(argument) for argument in arguments)
+    except ValueError:
+        sys.stderr.write("the engine's process is started by the server: python -m server BUNDLE\n")
+        return 2
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent drains, then closes
+    _die_with(parent)
+    serve(Channel.adopt(descriptor))
+    return 0
+
+
+def serve(channel: Channel) -> None:
+    """Answer messages until the other end closes or asks to close.
+
+    Each request has one answer: what was asked for, or `error` with an exception's type, message and remedy.
+    """
+    session = _Session()
+    try:
+        while (received := channel.receive()) is not None:
+            message, descriptors = received
+            try:
+                answer = session.answer(message, descriptors)
+            except EngineError as error:
+                answer = pack_error(error)
+            except Exception as error:  # one answer per request, whatever happens
+                answer = pack_error(RunFailed(f"the engine's process failed: {error!r}", remedy="report this as a bug"))
+            channel.send(answer)
+            if message.get("op") == "close":
+                return
+    except ConnectionError:
+        return  # the parent is gone
+    finally:
+        session.close()
+        channel.close()
+
+
+class _Session:
+    """The one runtime of a process, and the regions it was given."""
+
+    def __init__(self) -> None:
+        self._regions = RegionTable()
+        self._runtime: Runtime | None = None
+
+    def answer(self, message: Message, descriptors: list[int]) -> Message:
+        match message.get("op"):
+            case "open":
+                return self._open(message)
+            case "regions":
+                for number, descriptor in zip(message["numbers"], descriptors, strict=True):
+                    self._regions.add(Region(int(number), descriptor))
+                return {}
+            case "forget":
+                for number in message["numbers"]:
+                    self._regions.remove(int(number))
+                return {}
+            case "run":
+                return dataclasses.asdict(self._opened().run(unpack_batch(message)))
+            case "memory":
+                return {"bytes_by_kind": dict(self._opened().memory().bytes_by_kind)}
+            case "close":
+                self.close()
+                return {}
+            case other:
+                raise RunFailed(f"the engine's process knows no {other!r}", remedy="report this as a bug")
+
+    def close(self) -> None:
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
+        self._regions.close()
+
+    def _open(self, message: Message) -> Message:
+        bundle = Bundle.open(message["bundle"])
+        cache = message["plan_cache"]
+        self._runtime = open_runtime(
+            bundle,
+            message["target"],
+            self._regions,
+            threads=message["threads"],
+            fallback=message["fallback"],
+            plan_cache=None if cache is None else Path(cache),
+        )
+        return {"digest": bundle.digest, "description": pack_description(self._runtime.describe())}
+
+    def _opened(self) -> Runtime:
+        if self._runtime is None:
+            raise RunFailed("no engine is open in the engine's process", remedy="report this as a bug")
+        return self._runtime
+
+
+def pack_description(description: RuntimeDescription) -> Message:
+    """A description as JSON."""
+    fields = {field.name: getattr(description, field.name) for field in dataclasses.fields(description)}
+    tensors = {kind: [spec.model_dump() for spec in fields[kind]] for kind in ("inputs", "outputs")}
+    return fields | tensors
+
+
+def unpack_description(message: dict[str, Any]) -> RuntimeDescription:
+    """The description in a message of `pack_description`."""
+    tensors = {
+        kind: tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in message[kind])
+        for kind in ("inputs", "outputs")
+    }
+    return RuntimeDescription(**{**message, **tensors})
+
+
+def pack_error(error: EngineError) -> Message:
+    """An exception as JSON."""
+    return {"error": {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}}
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it died before the call
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

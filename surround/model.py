@@ -1,0 +1,148 @@
+"""The network: re-parameterizable blocks in training form, and the deployed module with its decoding."""
+
+import torch
+from torch import Tensor, nn
+
+from surround.spec import INPUT_SIZE, LABELS, STRIDE, TOP_K
+
+_LOG_DISTANCE = 2.7  # exp(2.7) = 15 m: where the distance head starts
+_LOG_SIZE = 1.0  # exp(1) cells = 22 px: where the size head starts
+
+
+def _conv_norm(inputs: int, outputs: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+class Block(nn.Module):
+    """ReLU of a sum of branches, each with batch norm: 3x3, 1x1, depthwise 3x3 and identity.
+
+    The last two exist where input and output have one shape (RepVGG, arXiv 2101.03697; MobileOne,
+    arXiv 2206.04040). The sum equals one 3x3 convolution with bias in inference.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.dense = _conv_norm(inputs, outputs, 3, stride)
+        self.point = _conv_norm(inputs, outputs, 1, stride)
+        same = inputs == outputs and stride == 1
+        self.depthwise = _conv_norm(inputs, outputs, 3, groups=inputs) if same else None
+        self.identity = nn.BatchNorm2d(inputs) if same else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        y: Tensor = self.dense(x) + self.point(x)
+        if self.depthwise is not None and self.identity is not None:
+            y = y + self.depthwise(x) + self.identity(x)
+        return torch.relu(y)
+
+
+def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(Block(inputs, outputs, 2), *(Block(outputs, outputs) for _ in range(blocks)))
+
+
+class SurroundNet(nn.Module):
+    """Backbone to stride 32, features brought back to stride 8, heads for objects and drivable area."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(Block(3, 16, 2), Block(16, 24, 2))
+        self.stage8 = _stage(24, 48, 1)
+        self.stage16 = _stage(48, 96, 2)
+        self.stage32 = _stage(96, 128, 2)
+        self.lateral32 = _conv_norm(128, 48, 1)
+        self.lateral16 = _conv_norm(96, 48, 1)
+        self.lateral8 = _conv_norm(48, 48, 1)
+        self.merge16 = Block(48, 48)
+        self.merge8 = Block(48, 48)
+        self.object_features = Block(48, 64)
+        self.heat = nn.Conv2d(64, len(LABELS), 1)
+        self.shape = nn.Conv2d(64, 5, 1)
+        self.road_features = Block(48, 16)
+        self.road = nn.Conv2d(16, 1, 1)
+        assert self.heat.bias is not None
+        nn.init.constant_(self.heat.bias, -4.0)
+        nn.init.normal_(self.shape.weight, std=0.01)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw maps of normalised RGB frames (N, 3, H, W); H and W are multiples of 32.
+
+        Returns:
+            Heatmap logits (N, 4, H/8, W/8); shape (N, 5, H/8, W/8), see `decode_shape`;
+            drivable logits (N, 1, H/8, W/8).
+        """
+        at8 = self.stage8(self.stem(frames))
+        at16 = self.stage16(at8)
+        at32 = self.stage32(at16)
+        up = nn.functional.interpolate(self.lateral32(at32), scale_factor=2.0, mode="nearest")
+        up = self.merge16(torch.relu(up + self.lateral16(at16)))
+        up = nn.functional.interpolate(up, scale_factor=2.0, mode="nearest")
+        features = self.merge8(torch.relu(up + self.lateral8(at8)))
+        objects = self.object_features(features)
+        return self.heat(objects), self.shape(objects), self.road(self.road_features(features))
+
+
+def cell_grid(rows: int, columns: int) -> Tensor:
+    """Centres of the heatmap cells in cells, (1, 2, rows, columns), x first."""
+    y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
+    return torch.stack([x, y])[None].float()
+
+
+def decode_shape(shape: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes and distances of every cell.
+
+    Args:
+        shape: (N, 5, h, w): offset of the box centre from the cell centre in cells (x, y), log of the box size in
+            cells (width, height), log of the virtual distance.
+        grid: (1, 2, h, w) from `cell_grid`.
+
+    Returns:
+        Boxes (N, 4, h, w), xyxy in network-input pixels, and virtual distances (N, 1, h, w) in metres.
+    """
+    centre = (grid + shape[:, 0:2]) * float(STRIDE)
+    half = torch.exp(shape[:, 2:4] + _LOG_SIZE) * (STRIDE / 2)
+    distance = torch.exp(shape[:, 4:5] + _LOG_DISTANCE)
+    return torch.cat([centre - half, centre + half], 1), distance
+
+
+class Deployed(nn.Module):
+    """The network with peak decoding: what is exported, fused and served."""
+
+    def __init__(self, network: SurroundNet) -> None:
+        super().__init__()
+        self.network = network
+        self.rows, self.columns = INPUT_SIZE[1] // STRIDE, INPUT_SIZE[0] // STRIDE
+        self.register_buffer("grid", cell_grid(self.rows, self.columns), persistent=False)
+        self.grid: Tensor
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        """Detections and drivable area of normalised RGB frames (N, 3, 384, 640) float32.
+
+        Returns:
+            scores (N, K) descending; classes (N, K) int64; boxes (N, K, 4) xyxy in network-input pixels;
+            distances (N, K) virtual metres, see `surround.spec.REFERENCE_FOCAL_PX`;
+            drivable (N, 1, 48, 80) probability.
+        """
+        heat_logits, shape, road = self.network(frames)
+        heat = torch.sigmoid(heat_logits)
+        peaks = nn.functional.max_pool2d(heat, 3, 1, 1)
+        heat = heat * (heat == peaks).to(heat.dtype)
+        cells = self.rows * self.columns
+        scores, index = torch.topk(heat.flatten(1), TOP_K, dim=1)
+        classes = torch.div(index, cells, rounding_mode="trunc")
+        cell = index - classes * cells
+        boxes, distance = decode_shape(shape, self.grid)
+        values = torch.cat([boxes, distance], 1).flatten(2)  # (N, 5, h*w)
+        picked = torch.gather(values, 2, cell[:, None, :].expand(-1, 5, -1)).transpose(1, 2)
+        return {
+            "scores": scores,
+            "classes": classes,
+            "boxes": picked[..., 0:4],
+            "distances": picked[..., 4],
+            "drivable": torch.sigmoid(road),
+        }
+
+
+def deployed() -> Deployed:
+    """The deployed module in inference mode with random weights; load a state dict with strict keys."""
+    return Deployed(SurroundNet()).eval()

@@ -138,7 +138,7 @@ class PictureWriter:
 def _write(path: Path, image: Image) -> None:
     """Write the file whole or not at all."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    _, data = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else [])
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(np.asarray(data).tobytes())
     partial.replace(path)

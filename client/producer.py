@@ -6,13 +6,16 @@ what the ledger calls `returned` would measure them.
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
+import os
+import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import Any
 
 from client.clock import ClockName, StreamClock
 from client.encode import encode
@@ -62,11 +65,14 @@ class Producer:
 
     Args:
         recipe: What to produce.
+
+    Attributes:
+        cameras: Whose frames it produces.
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
         self.cameras: tuple[Camera, ...] = ()
+        self._recipe = recipe
 
     def next_step(self) -> Sequence[Produced] | None:
         """The frames of the next time step; None after the last. Blocks: call it from a thread.
@@ -74,85 +80,95 @@ class Producer:
         Raises:
             SourceError: The source failed.
         """
-        try:
-            message = self._receiving.recv()
-        except (EOFError, OSError):
-            return None
-        if isinstance(message, ClientError):
-            raise message
-        steps: Sequence[Produced] | None = message
-        return steps
+        step: Sequence[Produced] | None = self._receive()
+        return step
 
     def __enter__(self) -> Producer:
-        context = multiprocessing.get_context("spawn")
-        self._receiving, sending = context.Pipe(duplex=False)
-        self._process = context.Process(target=_produce, args=(self._recipe, sending), daemon=True, name="producer")
-        self._process.start()
-        sending.close()
+        reading, writing = os.pipe()
+        self._pipe = Connection(reading, writable=False)
+        # In a session of its own, Ctrl-C does not reach it: this process decides when to stop.
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
+            [sys.executable, "-m", "client.producer_process", str(writing)],
+            stdin=subprocess.PIPE,
+            pass_fds=(writing,),
+            start_new_session=True,
+        )
+        os.close(writing)
         try:
-            first = self._receiving.recv()
-        except EOFError:
+            assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for
+            with self._process.stdin as stdin:
+                stdin.write(pickle.dumps(self._recipe))
+            cameras = self._receive()
+            if cameras is None:
+                code = self._process.wait()
+                raise SourceError(f"the process that opens {self._recipe.spec} ended at once, with code {code}")
+            self.cameras = cameras
+        except BaseException:
             self.__exit__(None, None, None)
-            raise SourceError(
-                f"the process that opens {self._recipe.spec} ended with {self._process.exitcode}"
-            ) from None
-        if isinstance(first, ClientError):
-            self.__exit__(None, None, None)
-            raise first
-        self.cameras = first
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.join()
-        self._receiving.close()
+        self._process.wait()
+        self._pipe.close()
+
+    def _receive(self) -> Any:  # noqa: ANN401 - cameras first, then steps, then None; or an error
+        try:
+            message = self._pipe.recv()
+        except (EOFError, OSError):
+            return None
+        if isinstance(message, ClientError):
+            raise message
+        return message
 
 
-def _produce(recipe: Recipe, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+def produce(recipe: Recipe, pipe: Connection) -> None:
+    """What the process does: send the cameras, then a list of frames per time step, then None."""
     try:
         source = open_source(recipe.spec)
-        cameras = tuple(camera.with_encoding(recipe.encoding) for camera in source.cameras)
-        pipe.send(cameras)
+        pipe.send(tuple(camera.with_encoding(recipe.encoding) for camera in source.cameras))
         clock = StreamClock(recipe.clock)
         for step in paced(source, recipe):
             captured_ns = clock.now_ns()
-            pipe.send(
-                [
-                    Produced(
-                        camera_id=camera_id,
-                        capture_time_ns=captured_ns,
-                        pixels=encode(image, recipe.encoding, recipe.quality),
-                        image=image if recipe.keep_images else None,
-                    )
-                    for camera_id, image in step.items()
-                ]
-            )
+            frames = [
+                Produced(
+                    camera_id=camera_id,
+                    capture_time_ns=captured_ns,
+                    pixels=encode(image, recipe.encoding, recipe.quality),
+                    image=image if recipe.keep_images else None,
+                )
+                for camera_id, image in step.items()
+            ]
+            pipe.send(frames)
         pipe.send(None)
     except ClientError as error:
         pipe.send(error)
     except BrokenPipeError:
-        pass  # the parent has what it wanted
+        pass  # the parent has had enough
 
 
 def paced(source: Source, recipe: Recipe) -> Iterator[Mapping[str, Image]]:
     """The source's time steps at the recipe's rate. One that is late is not made up for by a burst."""
-    period_ns = max((camera.period_ns for camera in source.cameras), default=0)
-    if recipe.fps is not None:
-        period_ns = round(1e9 / recipe.fps) if recipe.fps else 0
-    elif source.is_live:
-        period_ns = 0
-    elif not period_ns:
-        period_ns = round(1e9 / DEFAULT_FPS)
+    period_ns = _period_ns(source, recipe)
     due_ns = time.monotonic_ns()
     while True:
         for step in source.frames():
-            ahead_ns = due_ns - time.monotonic_ns()
-            if ahead_ns > 0:
-                time.sleep(ahead_ns / 1e9)
+            now_ns = time.monotonic_ns()
+            if due_ns > now_ns:
+                time.sleep((due_ns - now_ns) / 1e9)
             yield step
-            due_ns = max(due_ns + period_ns, time.monotonic_ns() - period_ns)
+            due_ns = max(due_ns, now_ns) + period_ns
         if not recipe.loop:
             return
+
+
+def _period_ns(source: Source, recipe: Recipe) -> int:
+    if recipe.fps is not None:
+        return round(1e9 / recipe.fps) if recipe.fps else 0
+    if source.is_live:
+        return 0  # it keeps its own time
+    own_ns = max((camera.period_ns for camera in source.cameras), default=0)
+    return own_ns or round(1e9 / DEFAULT_FPS)

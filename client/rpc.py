@@ -64,7 +64,9 @@ def error_of(code: grpc.StatusCode, details: str, address: str) -> ClientError:
                 f"  → python -m server BUNDLE\n"
                 f"  → or name its address: --server HOST:PORT"
             )
-        return ServerUnreachable(f"no connection to {address}: {details}")
+        return ServerUnreachable(
+            f"no connection to {address}: {details}\n  → is this the address of `python -m server`, and its gRPC port?"
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ServerUnreachable(
             f"{address} did not answer in time: {details}\n  → is the server overloaded or starting?"

@@ -43,7 +43,7 @@ class GStreamerSource:
         if not words:
             raise SourceError("gst: needs a pipeline\n  → 'gst:videotestsrc ! video/x-raw,width=640,height=384'")
         reading, writing = os.pipe()
-        sink = ["!", "videoconvert", "!", "video/x-raw,format=RGB", "!", "fdsink", f"fd={writing}"]
+        sink = ["!", "videoconvert", "!", "video/x-raw,format=RGB", "!", "fdsink", f"fd={writing}", "sync=true"]
         self._process = subprocess.Popen(  # noqa: S603 - the user's own pipeline, as arguments
             [program, "-v", *words, *sink],
             stdin=subprocess.DEVNULL,

@@ -59,9 +59,10 @@ class DeviceSource:
     is_live = True
 
     def __init__(self, device: str) -> None:
-        if not Path(device).exists():
+        if not device or not Path(device).exists():
             found = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
             raise SourceError(f"no camera at {device or '(nothing)'}; devices found: {found}\n  → v4l2:/dev/video0")
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # errors only: what follows says it better
         self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise SourceError(

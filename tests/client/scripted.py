@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,7 @@ import grpc.aio
 
 from client.clock import host_identity
 from protos import wire
+from protos.monocoque.v1 import camera_pb2
 from protos.monocoque.v1 import result_pb2 as r
 from protos.monocoque.v1 import stream_pb2 as s
 
@@ -57,6 +60,12 @@ class Script:
 
     def now_ns(self) -> int:
         return time.monotonic_ns() + self.clock_offset_ns
+
+    def watch_again(self, camera: camera_pb2.Camera, times: int, missed: int = 0) -> None:
+        """Give every watcher so many results of a camera."""
+        frame = s.StreamFramesRequest(frame=camera_pb2.FrameHeader(camera_id=camera.id))
+        result = s.StreamFramesResponse.FromString(answer(frame, 0, 1)).result
+        self.watched += [s.WatchResultsResponse(stream_id="s1", camera=camera, result=result, missed=missed)] * times
 
     async def open(self, context: Context) -> s.Open:
         """Read `Open` and answer it."""
@@ -184,3 +193,19 @@ async def serving(script: Script) -> AsyncIterator[str]:
         yield address
     finally:
         await server.stop(None)
+
+
+@contextlib.contextmanager
+def serving_in_thread(script: Script) -> Iterator[str]:
+    """The same for tests without an event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server, address = asyncio.run_coroutine_threadsafe(listen(script), loop).result()
+    try:
+        yield address
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -332,8 +332,7 @@ async def test_limits_are_checked_before_a_frame_is_sent() -> None:
 
 async def test_watching_tells_the_camera_and_what_was_missed() -> None:
     script = Script(well_behaved)
-    result = s.StreamFramesResponse.FromString(answer(s.StreamFramesRequest(), 0, 1)).result
-    script.watched = [s.WatchResultsResponse(stream_id="s1", camera=GRAY.to_proto(), result=result, missed=4)]
+    script.watch_again(GRAY.to_proto(), 1, missed=4)
     async with serving(script) as address, client.connect(address) as server:
         seen = [watched async for watched in server.watch()]
     assert [(w.stream_id, w.camera, w.missed) for w in seen] == [("s1", GRAY, 4)]

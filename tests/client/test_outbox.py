@@ -1,0 +1,97 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from client.errors import ProtocolViolation
+from client.outbox import Outbox
+
+CAMERAS = ["front", "left", "right"]
+cameras = st.sampled_from(CAMERAS)
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Any order of frames, credits and sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox: Outbox[int] = Outbox(CAMERAS)
+        self.granted = dict.fromkeys(CAMERAS, 0)
+        self.newest: dict[str, int] = {}
+        self.sent: dict[str, list[int]] = {camera: [] for camera in CAMERAS}
+        self.reported = dict.fromkeys(CAMERAS, 0)
+        self.next = 0
+
+    @rule(camera=cameras)
+    def put(self, camera: str) -> None:
+        replaced = self.outbox.put(camera, self.next)
+        assert replaced == self.newest.get(camera)
+        self.newest[camera] = self.next
+        self.next += 1
+
+    @rule(camera=cameras, frames=st.integers(1, 3))
+    def grant(self, camera: str, frames: int) -> None:
+        self.outbox.grant(camera, frames)
+        self.granted[camera] += frames
+
+    @rule()
+    def take(self) -> None:
+        taken = self.outbox.take()
+        if taken is None:
+            assert not any(self.outbox.credits(camera) for camera in self.newest)
+            return
+        camera, frame, dropped = taken
+        assert frame == self.newest.pop(camera), "the newest frame goes, whatever came before it"
+        self.sent[camera].append(frame)
+        self.reported[camera] += dropped
+
+    @rule()
+    def give_up(self) -> None:
+        self.outbox.give_up()
+        self.newest.clear()
+        assert self.outbox.is_empty()
+
+    @invariant()
+    def no_frame_is_sent_without_credit(self) -> None:
+        for camera in CAMERAS:
+            assert self.outbox.credits(camera) == self.granted[camera] - len(self.sent[camera]) >= 0
+
+    @invariant()
+    def each_frame_is_waiting_or_sent_or_dropped(self) -> None:
+        for camera, counts in self.outbox.counts.items():
+            assert counts.submitted == counts.sent + counts.client_dropped + (camera in self.newest)
+            assert counts.sent == len(self.sent[camera])
+            assert self.reported[camera] <= counts.client_dropped
+
+    @invariant()
+    def a_camera_is_never_sent_backwards(self) -> None:
+        for frames in self.sent.values():
+            assert frames == sorted(set(frames))
+
+
+TestOutbox = OutboxMachine.TestCase
+
+
+@given(rounds=st.integers(1, 5), busy=cameras)
+def test_cameras_take_turns_however_busy_one_of_them_is(rounds: int, busy: str) -> None:
+    outbox: Outbox[int] = Outbox(CAMERAS)
+    for camera in CAMERAS:
+        outbox.grant(camera, 100)
+    served = []
+    for number in range(3 * rounds):
+        for camera in CAMERAS:
+            outbox.put(camera, number)
+        outbox.put(busy, number)
+        taken = outbox.take()
+        assert taken is not None
+        served.append(taken[0])
+    assert {camera: served.count(camera) for camera in CAMERAS} == dict.fromkeys(CAMERAS, rounds)
+
+
+def test_credit_for_an_unknown_camera_is_the_servers_mistake() -> None:
+    outbox: Outbox[int] = Outbox(CAMERAS)
+    try:
+        outbox.grant("rear", 1)
+    except ProtocolViolation as error:
+        assert "'rear'" in str(error)
+    else:
+        raise AssertionError

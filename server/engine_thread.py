@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from server.engine_opening import OpenEngine
 from server.frames import Answer, Frame
 from server.mailbox import Mailbox
-from server.scheduler import Selection
 
 log = logging.getLogger("monocoque.engine")
 
@@ -78,10 +77,14 @@ class EngineThread:
                 opened.set_exception(error)
                 return
             opened.set_result(engine)
-            while (selection := self._mailbox.take(engine.max_batch)) is not None:
-                self._turn(engine, selection)
+            while self._turn(engine):  # nothing of a turn is held while waiting for the next
+                pass
 
-    def _turn(self, engine: OpenEngine, selection: Selection[Frame]) -> None:
+    def _turn(self, engine: OpenEngine) -> bool:
+        """Wait for frames and compute them; False once the mailbox was closed."""
+        selection = self._mailbox.take(engine.max_batch)
+        if selection is None:
+            return False
         started = self._clock()
         late = []
         for frame in selection.late:
@@ -92,6 +95,7 @@ class EngineThread:
             answers = self._compute(engine, selection.batch)
             launched = sum(frame.ledger.inferred is not None for frame in selection.batch)
             self._report(Turn(answers=answers, batch_size=launched, busy_ns=self._clock() - started))
+        return True
 
     @staticmethod
     def _compute(engine: OpenEngine, batch: Sequence[Frame]) -> list[Answer]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NoReturn
+import logging
+from collections.abc import Awaitable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -14,6 +16,8 @@ from protos.monocoque.v1 import stream_pb2 as pb
 from server.core import Core
 from server.errors import NotReading, OutOfOrder, StreamEnded, status_code
 from server.session import Session
+
+log = logging.getLogger("monocoque.service")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CameraStreamService"].full_name
 
@@ -49,36 +53,34 @@ class Service:
         self._core.draining = True
         self._drained.set()
 
-    async def _get_engine(self, request: bytes, context: Context) -> bytes:
-        try:
-            pb.GetEngineRequest.FromString(request)
-        except DecodeError as error:
-            await _abort(context, error)
+    async def _get_engine(self, _: bytes, __: Context) -> bytes:
         return self._core.engine.response().SerializeToString()
 
     async def _watch_results(self, request: bytes, context: Context) -> None:
+        ending = await _ending_of(self._serve_watcher(request, context))
+        if ending is not None:
+            await context.abort(*ending)
+
+    async def _stream_frames(self, _: object, context: Context) -> None:
+        ended = self._core.metrics.streams_ended
         try:
-            self._core.check_not_draining()
-            watcher = self._core.audience.join(pb.WatchResultsRequest.FromString(request).camera_ids)
-        except (StreamEnded, DecodeError) as error:
-            await _abort(context, error)
+            ending = await _ending_of(self._serve(context))
+        except asyncio.CancelledError:
+            ended("CANCELLED").inc()
+            raise
+        ended("OK" if ending is None else ending[0].name).inc()
+        if ending is not None:
+            await context.abort(*ending)
+
+    async def _serve_watcher(self, request: bytes, context: Context) -> None:
+        self._core.check_not_draining()
+        watcher = self._core.audience.join(pb.WatchResultsRequest.FromString(request).camera_ids)
         try:
             await context.send_initial_metadata(())  # tells the client that it follows from here on
             while (message := await watcher.next()) is not None:
                 await context.write(message)
         finally:
             self._core.audience.leave(watcher)
-
-    async def _stream_frames(self, _: object, context: Context) -> None:
-        code = "CANCELLED"
-        try:
-            await self._serve(context)
-            code = "OK"
-        except (StreamEnded, DecodeError) as error:
-            code = status_code(error).name
-            await _abort(context, error)
-        finally:
-            self._core.metrics.streams_ended(code).inc()
 
     async def _serve(self, context: Context) -> None:
         first = await context.read()
@@ -138,7 +140,19 @@ async def _first(*tasks: asyncio.Task[Any]) -> None:
         task.result()
 
 
-async def _abort(context: Context, error: StreamEnded | DecodeError) -> NoReturn:
-    details = f"{error.message} → {error.remedy}" if isinstance(error, StreamEnded) else f"malformed message: {error}"
-    await context.abort(status_code(error), details)
-    raise AssertionError("abort raises")
+async def _ending_of(call: Awaitable[None]) -> tuple[grpc.StatusCode, str] | None:
+    """Code and details that a call ends with; None where it ends well.
+
+    gRPC keeps the exception that `abort` raises, and with it whatever was handled at that moment. So the call must
+    abort outside of any `except`, or its frames would stay in memory.
+    """
+    try:
+        await call
+    except StreamEnded as error:
+        return status_code(error), f"{error.message} → {error.remedy}"
+    except DecodeError as error:
+        return status_code(error), f"malformed message: {error}"
+    except Exception as error:
+        log.exception("a call failed")
+        return status_code(error), "the server failed; its log says why"
+    return None

@@ -140,12 +140,11 @@ class Running:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until something holds."""
-
-        async def turn() -> None:
-            while not condition():
-                await asyncio.sleep(0.001)
-
-        await asyncio.wait_for(turn(), PATIENCE_SECONDS)
+        for _ in range(int(PATIENCE_SECONDS * 1000)):
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+        raise AssertionError("what was waited for did not happen")
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -9,8 +10,9 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.runtime import Batch
+from engine.runtime import Batch, RuntimeDescription
 from engine.slots import SlotHandle
+from engine.tensors import TensorSpec
 
 Message = dict[str, Any]
 
@@ -128,3 +130,19 @@ def unpack_batch(message: Mapping[str, Any]) -> Batch:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"not a batch: {error!r}") from error
     return Batch(inputs, outputs)
+
+
+def pack_description(description: RuntimeDescription) -> Message:
+    """A description as JSON."""
+    fields = {field.name: getattr(description, field.name) for field in dataclasses.fields(description)}
+    tensors = {kind: [spec.model_dump() for spec in fields[kind]] for kind in ("inputs", "outputs")}
+    return fields | tensors
+
+
+def unpack_description(message: dict[str, Any]) -> RuntimeDescription:
+    """The description in a message of `pack_description`."""
+    tensors = {
+        kind: tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in message[kind])
+        for kind in ("inputs", "outputs")
+    }
+    return RuntimeDescription(**{**message, **tensors})

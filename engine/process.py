@@ -12,12 +12,11 @@ from pathlib import Path
 
 import engine.errors
 from engine.bundle import Bundle
-from engine.channel import MAX_DESCRIPTORS, Channel, Message, pack_batch
+from engine.channel import MAX_DESCRIPTORS, Channel, Message, pack_batch, unpack_description
 from engine.errors import BundleCorrupt, EngineError, RunFailed
 from engine.manifest import Target
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import RegionTable
-from engine.worker import unpack_description
 
 RUN_TIMEOUT_S = 30.0
 """A batch takes milliseconds; an engine that has not answered by then hangs in its driver."""

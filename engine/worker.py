@@ -12,15 +12,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from engine.bundle import Bundle
-from engine.channel import Channel, Message, unpack_batch
+from engine.channel import Channel, Message, pack_description, unpack_batch
 from engine.errors import EngineError, RunFailed
 from engine.opening import open_runtime
-from engine.runtime import Runtime, RuntimeDescription
+from engine.runtime import Runtime
 from engine.slots import Region, RegionTable
-from engine.tensors import TensorSpec
 
 _PR_SET_PDEATHSIG = 1
 
@@ -119,22 +117,6 @@ class _Session:
         if self._runtime is None:
             raise RunFailed("no engine is open in the engine's process", remedy="report this as a bug")
         return self._runtime
-
-
-def pack_description(description: RuntimeDescription) -> Message:
-    """A description as JSON."""
-    fields = {field.name: getattr(description, field.name) for field in dataclasses.fields(description)}
-    tensors = {kind: [spec.model_dump() for spec in fields[kind]] for kind in ("inputs", "outputs")}
-    return fields | tensors
-
-
-def unpack_description(message: dict[str, Any]) -> RuntimeDescription:
-    """The description in a message of `pack_description`."""
-    tensors = {
-        kind: tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in message[kind])
-        for kind in ("inputs", "outputs")
-    }
-    return RuntimeDescription(**{**message, **tensors})
 
 
 def pack_error(error: EngineError) -> Message:

@@ -12,13 +12,13 @@ import pytest
 
 from engine.allocate import allocate
 from engine.bundle import Bundle
-from engine.channel import MAX_MESSAGE_BYTES, Channel, pack_batch, unpack_batch
+from engine.channel import MAX_MESSAGE_BYTES, Channel, pack_batch, pack_description, unpack_batch, unpack_description
 from engine.errors import BundleCorrupt, BundleInvalid, BundleNotFound, RunFailed, RuntimeUnavailable
 from engine.opening import open_runtime
 from engine.process import WorkerRuntime
 from engine.runtime import Batch
 from engine.slots import RegionTable, SlotHandle
-from engine.worker import main, pack_description, serve, unpack_description
+from engine.worker import main, serve
 from tests.engine.bundles import frames, write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,15 +29,23 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "camera")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def regions() -> Iterator[RegionTable]:
     table = RegionTable()
     yield table
     table.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(bundle: Bundle, regions: RegionTable) -> Iterator[WorkerRuntime]:
+    runtime = WorkerRuntime(bundle, "cpu", regions, threads=1)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def doomed(bundle: Bundle, regions: RegionTable) -> Iterator[WorkerRuntime]:
+    """One that the test may kill."""
     runtime = WorkerRuntime(bundle, "cpu", regions, threads=1)
     yield runtime
     runtime.close()
@@ -92,18 +100,18 @@ def test_an_unknown_region_is_refused(worker: WorkerRuntime, regions: RegionTabl
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_dies_is_an_error_and_no_hang(
-    worker: WorkerRuntime, regions: RegionTable, kind: signal.Signals
+    doomed: WorkerRuntime, regions: RegionTable, kind: signal.Signals
 ) -> None:
-    with allocate(worker.describe(), regions, 1) as slots:
-        worker.run(slots.batch(1))
-        os.kill(worker.pid, kind)
-        with pytest.raises(RunFailed, match=rf"process {worker.pid} .*signal {kind.name}"):
-            worker.run(slots.batch(1))
-        assert not worker.alive
+    with allocate(doomed.describe(), regions, 1) as slots:
+        doomed.run(slots.batch(1))
+        os.kill(doomed.pid, kind)
+        with pytest.raises(RunFailed, match=rf"process {doomed.pid} .*signal {kind.name}"):
+            doomed.run(slots.batch(1))
+        assert not doomed.alive
         with pytest.raises(RunFailed, match=kind.name):
-            worker.run(slots.batch(1))
+            doomed.run(slots.batch(1))
         with pytest.raises(RunFailed, match=kind.name):
-            worker.memory()
+            doomed.memory()
 
 
 def test_a_worker_that_hangs_is_killed(bundle: Bundle, regions: RegionTable) -> None:

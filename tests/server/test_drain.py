@@ -1,0 +1,100 @@
+"""Shutting down: nothing new, everything accepted is answered, and whoever watches health knows."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from protos.monocoque.v1 import result_pb2 as pb
+from protos.monocoque.v1 import stream_pb2
+from server.app import LIVENESS
+from server.service import SERVICE
+from tests.server.conftest import Engine, Running, serving
+from tests.server.raw_client import camera, frame
+
+
+async def health(running: Running, service: str) -> str:
+    stub = health_pb2_grpc.HealthStub(running.channel)
+    response = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+
+
+async def test_what_was_accepted_is_answered_and_nothing_new_is(bundle_path: Path, engine: Engine) -> None:
+    async with serving(bundle_path, engine.open) as running:
+        assert [await health(running, name) for name in ("", SERVICE, LIVENESS)] == ["SERVING"] * 3
+        watch = running.watch()
+        await watch.started()
+        engine.hold = True
+        stream = running.stream()
+        await stream.open([camera()])
+        await stream.send(frame(1))
+        await engine.entered()
+        await stream.send(frame(2))
+        await running.until(lambda: any(running.server.mailbox.depths().values()))
+        stopping = asyncio.ensure_future(running.server.stop())
+        await running.until(lambda: running.server.core.draining)
+        assert [await health(running, name) for name in ("", SERVICE, LIVENESS)] == [
+            "NOT_SERVING",
+            "NOT_SERVING",
+            "SERVING",
+        ]
+        late = running.stream()
+        await late.send(stream_pb2.StreamFramesRequest(open=stream_pb2.Open(cameras=[camera("b")])).SerializeToString())
+        assert await late.receive() is None
+        assert (await late.status())[0] is grpc.StatusCode.UNAVAILABLE
+        assert "monocoque_serving 0" in await running.metrics()
+        engine.free()
+        results = []
+        while (result := await stream.result()) is not None:
+            results.append((result.sequence, result.status))
+        assert results == [(1, pb.STATUS_OK), (2, pb.STATUS_OK)]
+        assert (await stream.status())[0] is grpc.StatusCode.UNAVAILABLE
+        assert [(await watch.next()).result.sequence for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
+        assert await watch.next() is None
+        await stopping
+
+
+async def test_frames_that_cannot_be_computed_in_time_are_refused(bundle_path: Path, engine: Engine) -> None:
+    async with serving(bundle_path, engine.open, drain_seconds=0) as running:
+        engine.hold = True
+        stream = running.stream()
+        await stream.open([camera()])
+        await stream.send(frame(1))
+        await engine.entered()
+        await stream.send(frame(2))
+        await running.until(lambda: any(running.server.mailbox.depths().values()))
+        stopping = asyncio.ensure_future(running.server.stop())
+        refused = (await stream.results(1))[0]
+        assert (refused.sequence, refused.status) == (2, pb.STATUS_REFUSED)
+        assert "shutting down" in refused.reason
+        engine.free()
+        assert (await stream.results(1))[0].status == pb.STATUS_OK
+        await stopping
+
+
+async def test_a_replay_that_waits_for_room_is_let_go(bundle_path: Path, engine: Engine) -> None:
+    async with serving(bundle_path, engine.open) as running:
+        engine.hold = True
+        stream = running.stream()
+        opened = await stream.open([camera()], policy=stream_pb2.POLICY_REPLAY)
+        for sequence in range(opened.credits + 2):
+            await stream.send(frame(sequence))
+        session = next(iter(running.server.core.sessions))
+        await running.until(lambda: session.unanswered == opened.credits + 2)
+        stopping = asyncio.ensure_future(running.server.stop())
+        refused = (await stream.results(1))[0]
+        assert (refused.sequence, refused.status) == (opened.credits + 1, pb.STATUS_REFUSED)
+        engine.free()
+        assert len(await stream.results(opened.credits + 1)) == opened.credits + 1
+        await stopping
+
+
+async def test_reflection_lists_the_service(real: Running) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(real.channel)
+    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    names = {service.name async for response in call for service in response.list_services_response.service}
+    assert names >= {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
+
 from engine.errors import RunFailed
 from engine.runtime import Batch, RuntimeDescription
-from engine.slots import SlotHandle
+from engine.slots import RegionTable, SlotHandle
 from engine.tensors import TensorSpec
 
 _REMEDY = "fill the slots as the bundle's manifest says: python -m build_engine inspect BUNDLE"
+_CALLER = "keep a region until its last batch is answered: this is a bug of the caller"
 
 
 def check_batch(description: RuntimeDescription, batch: Batch) -> int:
@@ -36,6 +41,20 @@ def check_batch(description: RuntimeDescription, batch: Batch) -> int:
     if not 1 <= size <= description.max_batch:
         raise RunFailed(f"a batch of {size}; the engine takes 1 to {description.max_batch}", remedy=_REMEDY)
     return size
+
+
+def view_slot(regions: RegionTable, handle: SlotHandle) -> npt.NDArray[Any]:
+    """The memory of a slot.
+
+    Raises:
+        RunFailed: The region is unknown, or the slot is not inside it.
+    """
+    try:
+        return regions.view(handle)
+    except KeyError as error:
+        raise RunFailed(f"a slot is not usable: region {error} is unknown", remedy=_CALLER) from error
+    except ValueError as error:
+        raise RunFailed(f"a slot is not usable: {error}", remedy=_CALLER) from error
 
 
 def _fits(spec: TensorSpec, handle: SlotHandle, sizes: dict[str, int]) -> bool:

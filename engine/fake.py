@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from engine.checks import check_batch
+from engine.checks import check_batch, view_slot
 from engine.errors import RunFailed
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import RegionTable
@@ -43,8 +43,8 @@ class FakeRuntime:
             RunFailed: The batch does not fit the description, or the function raised.
         """
         check_batch(self._description, batch)
-        inputs = {name: self._regions.view(handle) for name, handle in batch.inputs.items()}
-        outputs = {name: self._regions.view(handle) for name, handle in batch.outputs.items()}
+        inputs = {name: view_slot(self._regions, handle) for name, handle in batch.inputs.items()}
+        outputs = {name: view_slot(self._regions, handle) for name, handle in batch.outputs.items()}
         started = time.perf_counter_ns()
         try:
             self._compute(inputs, outputs)

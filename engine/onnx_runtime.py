@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from engine.checks import check_batch
+from engine.checks import check_batch, view_slot
 from engine.errors import BundleInvalid, RunFailed, RuntimeUnavailable
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import RegionTable
@@ -89,7 +89,7 @@ class OnnxRuntime:
             binding = self._session.io_binding()
             # Each value is a view of the slot's own memory, so nothing is copied; they live until the run is over.
             values = {
-                spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(self._regions.view(handles[spec.name]))
+                spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(view_slot(self._regions, handles[spec.name]))
                 for specs, handles in (
                     (self._description.inputs, batch.inputs),
                     (self._description.outputs, batch.outputs),
@@ -101,8 +101,8 @@ class OnnxRuntime:
             for spec in self._description.outputs:
                 binding.bind_ortvalue_output(spec.name, values[spec.name])
             self._session.run_with_iobinding(binding)
-        except (KeyError, ValueError) as error:
-            raise RunFailed(f"a slot is not usable: {error}", remedy="report this as a bug of the caller") from error
+        except RunFailed:
+            raise
         except Exception as error:  # as above
             raise RunFailed(f"ONNX Runtime failed: {error}", remedy="check the bundle: build_engine verify") from error
         report = RunReport(inference_ns=time.perf_counter_ns() - started)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.checks import check_batch
+from engine.checks import check_batch, view_slot
 from engine.errors import PlanRejected, RunFailed, RuntimeUnavailable
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import ALIGNMENT_BYTES, RegionTable, SlotHandle
@@ -249,16 +249,13 @@ class TensorRTRuntime:
             raise self._failed(f"refuses the address of {spec.name}")
 
     def _bytes(self, handle: SlotHandle) -> npt.NDArray[Any]:
-        try:
-            return self._regions.view(SlotHandle(handle.region, handle.offset_bytes, (handle.size_bytes,), "uint8"))
-        except (KeyError, ValueError) as error:
-            raise RunFailed(f"a slot is not usable: {error}", remedy="report this as a bug of the caller") from error
+        flat = SlotHandle(handle.region, handle.offset_bytes, (handle.size_bytes,), "uint8")
+        return view_slot(self._regions, flat)
 
     def _mapped_address(self, handle: SlotHandle) -> int | None:
         """A slot's address as the GPU sees it; None where its region cannot be page-locked, or the slot is askew."""
         if handle.region not in self._mapped:
-            if handle.region not in self._regions:
-                raise RunFailed(f"region {handle.region} is unknown", remedy="report this as a bug of the caller")
+            self._bytes(handle)  # a known region, or RunFailed
             size = self._regions[handle.region].size_bytes
             whole = self._bytes(SlotHandle(handle.region, 0, (size,), "uint8"))
             self._mapped[handle.region] = (whole, self._gpu.register(whole))

@@ -14,9 +14,9 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from client.pictures import PictureWriter
-from client.producer import DEFAULT_FPS
 from client.results import Result
 from client.session import Options, Report, Started, run
+from client.sources import DEFAULT_FPS
 from client.table import engine_title, plain_line, results_table, stage_bar
 
 REFRESH_SECONDS = 0.25

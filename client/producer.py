@@ -21,10 +21,7 @@ from client.clock import ClockName, StreamClock
 from client.encode import encode
 from client.errors import ClientError, SourceError
 from client.frames import Camera, Encoding, Image
-from client.sources import Source, open_source
-
-DEFAULT_FPS = 10.0
-"""Rate of sources that have none of their own, such as folders and renderers."""
+from client.sources import DEFAULT_FPS, Source, open_source
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ class Producer:
 def produce(recipe: Recipe, pipe: Connection) -> None:
     """What the process does: send the cameras, then a list of frames per time step, then None."""
     try:
-        source = open_source(recipe.spec)
+        source = open_source(recipe.spec, recipe.fps or DEFAULT_FPS)
         pipe.send(tuple(camera.with_encoding(recipe.encoding) for camera in source.cameras))
         clock = StreamClock(recipe.clock)
         for step in paced(source, recipe):

@@ -30,12 +30,17 @@ class Source(Protocol):
         ...
 
 
-def open_source(spec: str) -> Source:
+DEFAULT_FPS = 10.0
+"""Rate of sources that have none of their own, such as folders and renderers."""
+
+
+def open_source(spec: str, fps: float = DEFAULT_FPS) -> Source:
     """The source that a person means by `spec`.
 
     Args:
         spec: `v4l2:/dev/video0`, `gst:PIPELINE`, the name of an installed source such as `surround` or
             `surround:seed=7`, a folder of images, or a video file.
+        fps: Time steps per second of a source that can choose.
 
     Raises:
         SourceError: There is no such source, or it cannot be opened.
@@ -52,7 +57,7 @@ def open_source(spec: str) -> Source:
         return GStreamerSource(rest)
     plugins = {entry.name: entry for entry in entry_points(group=PLUGINS)}
     if kind in plugins and not Path(spec).exists():
-        return PluginSource(plugins[kind], rest)
+        return PluginSource(plugins[kind], rest, fps)
     path = Path(spec)
     if path.is_dir():
         return FolderSource(path)

@@ -169,25 +169,27 @@ def test_a_pipeline_that_does_not_run(pipeline: str, message: str) -> None:
 
 def factory(options: str) -> SimpleNamespace:
     """A source as another package would provide it."""
-    if options:
+    if options != "fps=20":
         raise ValueError(f"no option {options!r}")
     camera = SimpleNamespace(
         id="front", width=8, height=4, fx=7.0, fy=7.0, cx=4.0, cy=2.0, position=(1.0, 0.0, 1.5),
         yaw=0.1, pitch=0.2, roll=0.0,
     )  # fmt: skip
-    return SimpleNamespace(cameras=(camera,), frames=lambda: iter([{"front": image(9, 8, 4)}]))
+    return SimpleNamespace(cameras=(camera,), frames=lambda: iter([(0, {"front": image(9, 8, 4)})]))
 
 
 def test_another_package_may_provide_a_source() -> None:
     entry = EntryPoint("mine", f"{__name__}:factory", "monocoque.frame_sources")
-    source = PluginSource(entry, "")
+    source = PluginSource(entry, "", fps=20)
+    assert source.cameras == PluginSource(entry, "fps=20", fps=10).cameras
+    assert source.cameras[0].period_ns == 50_000_000
     assert source.cameras[0].intrinsics == Intrinsics(7.0, 7.0, 4.0, 2.0)
     assert source.cameras[0].mounting == Mounting(1.0, 0.0, 1.5, 0.1, 0.2, 0.0)
     assert [step["front"].shape for step in source.frames()] == [(4, 8, 3)]
-    with pytest.raises(SourceError, match="mine:seed=x: no option 'seed=x'"):
-        PluginSource(entry, "seed=x")
+    with pytest.raises(SourceError, match="mine: no option 'seed=x,fps=20'"):
+        PluginSource(entry, "seed=x", fps=20)
     with pytest.raises(SourceError, match="cannot be loaded"):
-        PluginSource(EntryPoint("mine", "no_such_module:factory", "monocoque.frame_sources"), "")
+        PluginSource(EntryPoint("mine", "no_such_module:factory", "monocoque.frame_sources"), "", fps=20)
 
 
 # -- the process that produces them ------------------------------------------------------------------------------------

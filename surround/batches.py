@@ -45,9 +45,8 @@ def normalise(images: NDArray[np.uint8]) -> Array:
 
 
 def _photometric(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    ramp = np.arange(256, dtype=np.float32)[:, None]
     gain = rng.uniform(0.75, 1.45) * rng.uniform(0.88, 1.12, 3)
-    ramp = 255 * (ramp / 255) ** rng.uniform(0.7, 1.25)
+    ramp = 255 * (np.arange(256)[:, None] / 255) ** rng.uniform(0.7, 1.25)
     table = (ramp - 118) * rng.uniform(0.75, 1.25) + 118
     table = table * gain + rng.uniform(-14, 14)
     image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # type: ignore[assignment]

@@ -171,7 +171,7 @@ class Canvas:
             light: RGB multiplier (3,).
         """
         base = np.concatenate([foot, np.zeros((2, 1))], 1)
-        camera = self.to_camera(np.concatenate([base, base + (0, 0, height)]))
+        camera = self.to_camera(np.concatenate([base, base + np.array([0, 0, height])]))
         depth = camera[:, 2]
         start, end = 0.0, 1.0
         if min(depth[0], depth[1]) < NEAR_M:

@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,7 +45,8 @@ def render_split(split: str, start: int, stop: int, seed: int = 0) -> Iterator[S
     """
     towns, first = SPLITS[split]
     width, height = INPUT_SIZE
-    scene_number, renderers = -1, [None] * 6
+    scene_number = -1
+    renderers: list[Renderer | None] = [None] * 6
     for n in range(start, stop):
         number, view = divmod(n, _PER_SCENE)
         if number != scene_number:
@@ -54,7 +56,7 @@ def render_split(split: str, start: int, stop: int, seed: int = 0) -> Iterator[S
             renderers = [None] * 6
         camera, step = view % 6, view // 6
         renderer = renderers[camera] or Renderer(scene, cameras[camera])
-        renderers[camera] = renderer  # type: ignore[call-overload]
+        renderers[camera] = renderer
         yield Sample(renderer.render(_TIMES[step]), cameras[camera])
 
 
@@ -79,7 +81,7 @@ class Cache:
             "focal": ((frames,), np.float32),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name, (shape, dtype) in shapes.items():
             path = folder / f"{name}.bin"
             mode = "r+" if path.exists() else "w+"
@@ -98,8 +100,8 @@ class Cache:
         rows = np.full((_MOST, 8), -1, np.float32)
         order = np.argsort(truth.distances)[:_MOST]
         rows[: len(order), :4] = truth.boxes[order]
-        for column, values in enumerate((truth.labels, truth.distances, truth.visible, truth.ignored), 4):
-            rows[: len(order), column] = values[order]
+        columns = np.stack([truth.labels, truth.distances, truth.visible, truth.ignored], 1)
+        rows[: len(order), 4:] = columns[order]
         self.objects[n] = rows
 
 

@@ -128,9 +128,8 @@ class Ground:
         mask = cv2.blur(mask, (3, 3))  # type: ignore[assignment]
         for number, level in enumerate(self.levels):
             size = (level.shape[1], level.shape[0])
-            keep = 255 - cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) * strength
-            keep = cv2.merge([keep.astype(np.uint8)] * 3)  # type: ignore[attr-defined]
-            self.levels[number] = cv2.multiply(level, keep, scale=1 / 255)  # type: ignore[assignment]
+            keep = (255 - cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) * strength).astype(np.uint8)
+            self.levels[number] = cv2.multiply(level, cv2.merge([keep] * 3), scale=1 / 255)  # type: ignore[assignment]
 
     def _band(
         self, low: float, high: float, colour: NDArray[np.float64], start: float = 0, end: float = LENGTH_M

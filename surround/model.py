@@ -60,8 +60,7 @@ class SurroundNet(nn.Module):
         self.shape = nn.Conv2d(64, 5, 1)
         self.road_features = Block(48, 16)
         self.road = nn.Conv2d(16, 1, 1)
-        assert self.heat.bias is not None
-        nn.init.constant_(self.heat.bias, -4.0)
+        nn.init.constant_(self.heat.bias, -4.0)  # type: ignore[arg-type]
         nn.init.normal_(self.shape.weight, std=0.01)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,7 +128,10 @@ class Deployed(nn.Module):
         heat = heat * (heat == peaks).to(heat.dtype)
         cells = self.rows * self.columns
         scores, index = torch.topk(heat.flatten(1), TOP_K, dim=1)
-        classes = torch.div(index, cells, rounding_mode="trunc")
+        # index // cells without a division: exporters route that through floats, which FP16 cannot hold.
+        classes = (index >= cells).to(index.dtype)
+        for label in range(2, len(LABELS)):
+            classes = classes + (index >= label * cells).to(index.dtype)
         cell = index - classes * cells
         boxes, distance = decode_shape(shape, self.grid)
         values = torch.cat([boxes, distance], 1).flatten(2)  # (N, 5, h*w)

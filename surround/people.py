@@ -84,12 +84,15 @@ def pose(figure: Figure, phase: float) -> list[Shape]:
     return _riding(figure, phase) if figure.rides else _walking(figure, phase)
 
 
+def _moved(point: Array, x: float, y: float, z: float) -> Array:
+    moved: Array = point + np.array([x, y, z])
+    return moved
+
+
 def _torso(low: Array, high: Array, wide: float, deep: float) -> Array:
     corners = []
     for centre, grow in ((low, 0.88), (high, 1.0), (high + (high - low) * 0.12, 0.45)):
-        for y in (-wide, wide):
-            for x in (-deep, deep):
-                corners.append(centre + np.array([x * grow, y * grow, 0.0]))
+        corners += [_moved(centre, x * grow, y * grow, 0.0) for y in (-wide, wide) for x in (-deep, deep)]
     return np.array(corners)
 
 
@@ -107,19 +110,19 @@ def _walking(figure: Figure, phase: float) -> list[Shape]:
         shapes.append(Shape(LIMB, np.array([root, knee]), 0.055 * h * girth, figure.trousers))
         shapes.append(Shape(LIMB, np.array([knee, foot]), 0.04 * h, figure.trousers * 0.92))
         shapes.append(
-            Shape(LIMB, np.array([foot, foot + [0.08 * h, 0, -0.01 * h]]), 0.026 * h, np.array([40.0, 36, 34]))
+            Shape(LIMB, np.array([foot, _moved(foot, 0.08 * h, 0, -0.01 * h)]), 0.026 * h, np.array([40.0, 36, 34]))
         )
     low = hip + np.array([0, 0, -figure.coat * 0.38 * h])
     if figure.bag is not None:
         shapes.append(
             Shape(
                 HULL,
-                _torso(hip + [-0.1 * h, 0, 0.1 * h], neck + [-0.1 * h, 0, -0.04 * h], wide * 0.7, 0.06 * h),
+                _torso(_moved(hip, -0.1 * h, 0, 0.1 * h), _moved(neck, -0.1 * h, 0, -0.04 * h), wide * 0.7, 0.06 * h),
                 0,
                 figure.bag,
             )
         )
-    shapes.append(Shape(HULL, _torso(low, neck + [0, 0, -0.02 * h], wide, deep), 0.0, figure.shirt))
+    shapes.append(Shape(HULL, _torso(low, _moved(neck, 0, 0, -0.02 * h), wide, deep), 0.0, figure.shirt))
     for side in (-1.0, 1.0):
         shoulder = neck + np.array([0, side * wide, -0.03 * h])
         hand = np.array([-side * swing * 0.8 + 0.05 * h, side * (wide + 0.03 * h), 0.46 * h])
@@ -128,8 +131,8 @@ def _walking(figure: Figure, phase: float) -> list[Shape]:
         shapes.append(Shape(LIMB, np.array([elbow, hand]), 0.026 * h * girth, figure.shirt * 0.8))
         shapes.append(Shape(BALL, hand[None], 0.026 * h, figure.skin))
     head = np.array([0.04 * h, 0.0, 0.925 * h])
-    shapes.append(Shape(BALL, (head + [-0.015 * h, 0, 0.012 * h])[None], 0.068 * h, figure.hair))
-    shapes.append(Shape(BALL, (head + [0.02 * h, 0, -0.012 * h])[None], 0.055 * h, figure.skin))
+    shapes.append(Shape(BALL, (_moved(head, -0.015 * h, 0, 0.012 * h))[None], 0.068 * h, figure.hair))
+    shapes.append(Shape(BALL, (_moved(head, 0.02 * h, 0, -0.012 * h))[None], 0.055 * h, figure.skin))
     return shapes
 
 
@@ -143,11 +146,18 @@ def _riding(figure: Figure, phase: float) -> list[Shape]:
     saddle, bar = np.array([-0.22, 0, 0.92]), np.array([0.38, 0, 0.98])
     tyre = np.array([26.0, 26, 28])
     shapes = [Shape(RING, ring + rear, 0.028, tyre), Shape(RING, ring + front, 0.028, tyre)]
-    axle_rear, axle_front = rear + [0, 0, radius], front + [0, 0, radius]
-    for a, b in ((axle_rear, hub), (hub, saddle), (axle_rear, saddle + [0.04, 0, -0.1]), (hub, bar + [0, 0, -0.15]),
-                 (saddle + [0.04, 0, -0.12], bar + [0, 0, -0.12]), (axle_front, bar)):  # fmt: skip
+    axle_rear, axle_front = _moved(rear, 0, 0, radius), _moved(front, 0, 0, radius)
+    tubes = (
+        (axle_rear, hub),
+        (hub, saddle),
+        (axle_rear, _moved(saddle, 0.04, 0, -0.1)),
+        (hub, _moved(bar, 0, 0, -0.15)),
+        (_moved(saddle, 0.04, 0, -0.12), _moved(bar, 0, 0, -0.12)),
+        (axle_front, bar),
+    )
+    for a, b in tubes:
         shapes.append(Shape(LIMB, np.array([a, b]), 0.026, figure.bike))
-    shapes.append(Shape(LIMB, np.array([bar + [0, -0.26, 0.02], bar + [0, 0.26, 0.02]]), 0.022, tyre))
+    shapes.append(Shape(LIMB, np.array([_moved(bar, 0, -0.26, 0.02), _moved(bar, 0, 0.26, 0.02)]), 0.022, tyre))
     hip = saddle + np.array([0, 0, 0.05])
     neck = hip + np.array([0.3, 0, 0.29 * h])
     wide, deep = 0.12 * h * girth, 0.075 * h * girth
@@ -158,10 +168,12 @@ def _riding(figure: Figure, phase: float) -> list[Shape]:
         knee = (root + foot) / 2 + np.array([0.17, side * 0.03, 0.07])
         shapes.append(Shape(LIMB, np.array([root, knee]), 0.056 * h * girth, figure.trousers))
         shapes.append(Shape(LIMB, np.array([knee, foot]), 0.04 * h, figure.trousers * 0.9))
-        shapes.append(Shape(LIMB, np.array([foot, foot + [0.14, 0, 0]]), 0.035, np.array([44.0, 40, 40])))
+        shapes.append(Shape(LIMB, np.array([foot, _moved(foot, 0.14, 0, 0)]), 0.035, np.array([44.0, 40, 40])))
     if figure.bag is not None:
         shapes.append(
-            Shape(HULL, _torso(hip + [-0.06, 0, 0.12], neck + [-0.14, 0, -0.02], wide * 0.8, 0.1), 0, figure.bag)
+            Shape(
+                HULL, _torso(_moved(hip, -0.06, 0, 0.12), _moved(neck, -0.14, 0, -0.02), wide * 0.8, 0.1), 0, figure.bag
+            )
         )
     shapes.append(Shape(HULL, _torso(hip, neck, wide, deep), 0.0, figure.shirt))
     for side in (-1.0, 1.0):
@@ -172,5 +184,5 @@ def _riding(figure: Figure, phase: float) -> list[Shape]:
         shapes.append(Shape(LIMB, np.array([elbow, hand]), 0.026 * h, figure.skin))
     head = neck + np.array([0.06, 0, 0.09 * h])
     shapes.append(Shape(BALL, head[None], 0.062 * h, figure.skin))
-    shapes.append(Shape(BALL, (head + [-0.01, 0, 0.03 * h])[None], 0.066 * h, figure.hair))
+    shapes.append(Shape(BALL, (_moved(head, -0.01, 0, 0.03 * h))[None], 0.066 * h, figure.hair))
     return shapes

@@ -6,22 +6,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surround.buildings import building_corners, draw_building
 from surround.canvas import NEAR_M, Canvas, clip_near
-from surround.ground import HALF_WIDTH_M, LENGTH_M, PIXELS_PER_M
+from surround.ground import LENGTH_M
+from surround.ground_view import GroundView
 from surround.mesh import Mesh
 from surround.people import pose
 from surround.rig import CameraInfo
 from surround.scene import Moment, Placed, Scene, corners_of, size_of
 from surround.sensor import Sensor
 from surround.sky import paint_sky
-from surround.street import Building
-from surround.truth import MASK_SCALE, Truth, ignored_rule
+from surround.truth import Truth, claim, ignored_rule
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
-
-_CELL = 8  # image columns per column of the coarse ground grid
-_FAR_GROUND_M = 260.0
 
 
 @dataclass(frozen=True)
@@ -54,27 +52,9 @@ class Renderer:
         if camera.roll != 0.0:
             raise ValueError(f"camera {camera.id!r} has roll {camera.roll}; the renderer draws level cameras only")
         self.scene, self.camera, self.shadows = scene, camera, shadows
-        width, height = camera.width, camera.height
-        rotation, origin = camera.rotation(), np.asarray(camera.position)
-        columns = (np.arange(-1, width // _CELL + 2) + 0.5) * _CELL
-        u, v = np.meshgrid(columns, np.arange(height) + 0.5)
-        rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], -1) @ rotation
-        fall = -rays[:, 0, 2]
-        depth = np.where(fall > 1e-4, origin[2] / np.maximum(fall, 1e-4), np.inf)
-        self._horizon = int(np.searchsorted(-depth, -_FAR_GROUND_M))  # first row that shows ground
-        self._depth = depth[self._horizon :]
-        ground = rays[self._horizon :] * self._depth[:, None, None] + origin
-        self._x, self._y = ground[..., 0], ground[..., 1]
-        sky_rows = max(min(self._horizon + 1, height), 2)
+        self._ground = GroundView(scene, camera)
+        sky_rows = max(min(self._ground.horizon + 1, camera.height), 2)
         self._sky = paint_sky(camera, scene.weather, sky_rows, scene.seed)
-        clear = np.exp(-scene.weather.extinction * self._depth)[:, None, None]
-        shape = (len(self._depth), width, 3)
-        self._clear = np.ascontiguousarray(np.broadcast_to((clear * 255).round().astype(np.uint8), shape))
-        air = (scene.weather.horizon * (1 - clear)).clip(0, 255).astype(np.uint8)
-        self._air = np.ascontiguousarray(np.broadcast_to(air, shape))
-        footprint = self._depth / camera.fx * np.sqrt(np.maximum(self._depth / origin[2], 1.0))
-        level = np.log2(np.maximum(footprint * PIXELS_PER_M, 1e-6)) + 0.3
-        self._levels = np.clip(level.round(), 0, len(scene.ground.levels) - 1).astype(int)
         self._sensor = Sensor(camera, scene.weather)
 
     def render(self, time: float) -> Frame:
@@ -84,68 +64,22 @@ class Renderer:
         image = np.empty((camera.height, camera.width, 3), np.uint8)
         image[: len(self._sky)] = self._sky[: camera.height]
         canvas = Canvas(camera, self.scene.weather, image)
-        drivable = self._draw_ground(image, moment)
+        drivable = self._ground.draw(image, moment)
         owners = np.where(drivable > 0, np.int32(-1), np.int32(0))
         if self.shadows:
             self._draw_shadows(canvas, moment)
         found: list[_Drawn] = []
         self._draw_backdrop(canvas, moment, owners, found)
         if self.scene.weather.wet > 0.05:
-            self._reflect(image)
+            self._ground.reflect(image)
         self._draw_street(canvas, moment, owners, found)
         truth = self._account(found, owners)
         return Frame(self._sensor.expose(image, [self.scene.seed, round(time * 1000)]), truth)
 
-    def _draw_ground(self, image: Image, moment: Moment) -> Image:
-        """Draw the ground; returns its drivable mask (ceil(H/2), ceil(W/2)), 255 where drivable."""
-        camera, top = self.camera, self._horizon
-        mask = np.zeros((-(-camera.height // MASK_SCALE), -(-camera.width // MASK_SCALE)), np.uint8)
-        if top >= camera.height:
-            return mask
-        s, d = moment.road.from_vehicle(self._x, self._y)
-        along = ((s + moment.vehicle_s % LENGTH_M) * PIXELS_PER_M).astype(np.float32)
-        across = ((HALF_WIDTH_M - np.clip(d, -HALF_WIDTH_M + 0.1, HALF_WIDTH_M - 0.1)) * PIXELS_PER_M).astype(
-            np.float32
-        )
-        grid = cv2.merge([along, across])
-        wide = grid.shape[1] * _CELL
-        start = 0
-        while start < len(self._levels):
-            level = int(self._levels[start])
-            stop = start + int(np.searchsorted(-self._levels[start:], -level, side="right"))
-            scaled = grid[start:stop] / 2**level - 0.5
-            full = cv2.resize(scaled, (wide, stop - start), interpolation=cv2.INTER_LINEAR)[
-                :, _CELL : _CELL + camera.width
-            ]
-            band = image[top + start : top + stop]
-            cv2.remap(
-                self.scene.ground.levels[level], full, None, cv2.INTER_LINEAR, dst=band, borderMode=cv2.BORDER_WRAP
-            )
-            start = stop
-        ground = image[top:]
-        cv2.multiply(ground, self._clear, dst=ground, scale=1 / 255)
-        cv2.add(ground, self._air, dst=ground)
-        first = top + top % MASK_SCALE
-        rows = grid[first - top :: MASK_SCALE] / 2 - 0.5
-        if len(rows):
-            half = cv2.resize(rows, (wide // MASK_SCALE, len(rows)), interpolation=cv2.INTER_LINEAR)
-            half = half[:, _CELL // MASK_SCALE : _CELL // MASK_SCALE + mask.shape[1]]
-            mask[first // MASK_SCALE :] = cv2.remap(
-                self.scene.ground.drivable, half, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP
-            )
-        return mask
-
     def _draw_backdrop(self, canvas: Canvas, moment: Moment, owners: NDArray[np.int32], found: list[_Drawn]) -> None:
         """Draw the buildings and who stands between them in side streets, farthest first."""
-        houses, road, eye = self.scene.buildings, moment.road, canvas.origin[:2]
-        middle = np.array([(h.start + h.end) / 2 for h in houses]) - moment.vehicle_s
-        shift = (middle + LENGTH_M / 2) % LENGTH_M - LENGTH_M / 2 - middle - moment.vehicle_s
-        start = np.array([h.start for h in houses]) + shift
-        end = np.array([h.end for h in houses]) + shift
-        front, back = np.array([h.front for h in houses]), np.array([h.back for h in houses])
-        corners = np.stack(
-            [road.to_vehicle(a, b) for a, b in ((start, front), (end, front), (end, back), (start, back))], 1
-        )
+        houses, eye = self.scene.buildings, canvas.origin[:2]
+        corners = building_corners(self.scene, moment)
         distance = np.linalg.norm(corners - eye, axis=2).min(1)
         forward = (corners - eye) @ canvas.rotation[2, :2]
         sideways = (corners - eye) @ canvas.rotation[0, :2]
@@ -159,59 +93,11 @@ class Renderer:
             if kind:
                 self._draw_actor(canvas, moment.actors[index], owners, found)
             else:
-                self._draw_building(canvas, houses[index], corners[index], owners)
-
-    def _draw_building(self, canvas: Canvas, house: Building, base: Array, owners: NDArray[np.int32]) -> None:
-        """Draw the walls that face the camera, then the roof. `base`: (4, 2) corners, vehicle frame."""
-        eye = canvas.origin[:2]
-        left = house.front > 0
-        ring = base if left else base[::-1]  # counter-clockwise seen from above
-        for wall in range(4):
-            # Seen from outside, the left end of a wall of a counter-clockwise ring is its first corner.
-            a, b = ring[wall], ring[(wall + 1) % 4]
-            normal = np.array([b[1] - a[1], a[0] - b[0]])
-            if normal @ (eye - a) <= 0:
-                continue
-            normal /= np.linalg.norm(normal) + 1e-9
-            light = canvas.light(np.array([[normal[0], normal[1], 0.0]]))[0]
-            texture = house.facade if wall % 2 == 0 else house.flank
-            self._claim(owners, canvas.draw_wall(texture, np.array([a, b]), house.height, light), 0)
-        if house.ridge:
-            self._draw_roof(canvas, base, house.height, house.ridge, house.roof)
-
-    def _draw_roof(self, canvas: Canvas, base: Array, height: float, ridge: float, colour: Array) -> None:
-        eaves = np.concatenate([base, np.full((4, 1), height)], 1)
-        top = np.array([(eaves[0] + eaves[3]) / 2, (eaves[1] + eaves[2]) / 2]) + (0, 0, ridge)
-        for polygon, lit in (
-            (np.array([eaves[1], eaves[2], top[1]]), 0.8),
-            (np.array([eaves[3], eaves[0], top[0]]), 0.8),
-            (np.array([eaves[0], eaves[1], top[1], top[0]]), 1.0),
-        ):
-            normal = np.cross(polygon[1] - polygon[0], polygon[2] - polygon[0])
-            outward = np.sign(normal @ (polygon.mean(0) - eaves.mean(0)))
-            if outward * (normal @ (canvas.origin - polygon[0])) <= 0:
-                continue
-            camera = clip_near(canvas.to_camera(polygon))
-            if len(camera) < 3:
-                continue
-            light = canvas.light(np.array([[0.0, 0.0, 0.8]]))[0] * lit
-            canvas.fill(canvas.pixels(camera), np.clip(canvas.veil(colour * light, float(camera[:, 2].mean())), 0, 255))
-
-    def _reflect(self, image: Image) -> None:
-        """Mirror what is above the horizon faintly in the wet ground."""
-        top = self._horizon
-        rows = min(top, image.shape[0] - top)
-        if rows < 4:
-            return
-        small = cv2.resize(image[top - rows : top], (image.shape[1] // 4, rows // 4), interpolation=cv2.INTER_AREA)
-        small = cv2.blur(small[::-1], (1, 9))
-        ground = image[top:]
-        mirror = cv2.resize(small, (image.shape[1], ground.shape[0]), interpolation=cv2.INTER_LINEAR)
-        share = 0.3 * self.scene.weather.wet
-        cv2.addWeighted(ground, 1 - share, mirror, share, 0, dst=ground)
+                for outline in draw_building(canvas, houses[index], corners[index]):
+                    claim(owners, outline, 0)
 
     def _draw_shadows(self, canvas: Canvas, moment: Moment) -> None:
-        top, weather = self._horizon, self.scene.weather
+        top, weather = self._ground.horizon, self.scene.weather
         mask = np.zeros((canvas.camera.height - top, canvas.camera.width), np.uint8)
         if mask.shape[0] < 2:
             return
@@ -229,8 +115,8 @@ class Renderer:
                 if cast:
                     moved = corners.copy()
                     moved[:, :2] += slide * size[2] * 0.92
-                    corners = cv2.convexHull(np.concatenate([corners, moved])[:, :2].astype(np.float32))[:, 0]
-                    corners = np.concatenate([corners, np.zeros((len(corners), 1))], 1)
+                    outline = cv2.convexHull(np.concatenate([corners, moved])[:, :2].astype(np.float32))[:, 0]
+                    corners = np.concatenate([outline, np.zeros((len(outline), 1))], 1).astype(np.float64)
                 polygon = clip_near(canvas.to_camera(corners))
                 if len(polygon) < 3:
                     continue
@@ -261,7 +147,7 @@ class Renderer:
     def _draw_street(self, canvas: Canvas, moment: Moment, owners: NDArray[np.int32], found: list[_Drawn]) -> None:
         """Draw trees, posts and the road users on the street, farthest first."""
         scene = self.scene
-        spots = np.array([(p.s, p.d) for p in (*scene.plants, *scene.posts)]).reshape(-1, 2)
+        spots = np.array([(p.s, p.d) for p in scene.plants] + [(p.s, p.d) for p in scene.posts]).reshape(-1, 2)
         along = (spots[:, 0] - moment.vehicle_s + LENGTH_M / 2) % LENGTH_M - LENGTH_M / 2
         still = moment.road.to_vehicle(along, spots[:, 1])
         offset = still - canvas.origin[:2]
@@ -277,7 +163,7 @@ class Renderer:
             elif index < len(scene.plants):
                 plant = scene.plants[index]
                 crown = canvas.draw_sprite(scene.sprites[plant.sprite], still[index], plant.height, plant.width)
-                self._claim(owners, crown, 0)
+                claim(owners, crown, 0)
             else:
                 self._draw_post(canvas, still[index], index - len(scene.plants), moment)
 
@@ -287,21 +173,9 @@ class Renderer:
             outline = canvas.draw_mesh(model, placed.position, placed.heading)
         else:
             outline = canvas.draw_figure(pose(model, placed.phase), placed.position, placed.heading)
-        area = self._claim(owners, outline, placed.actor.id)
+        area = claim(owners, outline, placed.actor.id)
         if area:
             found.append(_Drawn(placed, outline, area))
-
-    def _claim(self, owners: NDArray[np.int32], outline: Array, owner: int) -> int:
-        """Mark the hull of an outline as owned; returns how many cells that is."""
-        if not len(outline):
-            return 0
-        hull = cv2.convexHull(((outline / MASK_SCALE - 0.5) * 16).round().astype(np.int32))
-        x0, y0 = (hull[:, 0].min(0) // 16 - 1).clip(0)
-        x1, y1 = hull[:, 0].max(0) // 16 + 2
-        if x0 >= owners.shape[1] or y0 >= owners.shape[0] or x1 <= 0 or y1 <= 0:
-            return 0
-        cv2.fillConvexPoly(owners, hull, owner, cv2.LINE_8, 4)
-        return int(np.count_nonzero(owners[y0:y1, x0:x1] == owner))
 
     def _draw_post(self, canvas: Canvas, foot: Array, index: int, moment: Moment) -> None:
         post = self.scene.posts[index]

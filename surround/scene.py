@@ -132,7 +132,7 @@ def corners_of(placed: Placed, size: tuple[float, float, float]) -> Array:
     signs = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)]) * (length / 2, width / 2)
     ground = signs @ np.array([[cos, sin], [-sin, cos]]) + placed.position
     flat = np.concatenate([ground, np.zeros((4, 1))], 1)
-    return np.concatenate([flat, flat + (0, 0, height)])
+    return np.concatenate([flat, flat + np.array([0, 0, height])])
 
 
 def size_of(actor: Actor) -> tuple[float, float, float]:

@@ -19,7 +19,8 @@ def _noise(size: int, octaves: tuple[int, ...], rng: np.random.Generator) -> NDA
         scale = size // cells
         large = cv2.resize(wrapped, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         field += large[2 * scale : 2 * scale + size, 2 * scale : 2 * scale + size] / np.sqrt(cells)
-    return field / (field.std() + 1e-6)
+    scaled: NDArray[np.float32] = field / (field.std() + 1e-6)
+    return scaled
 
 
 def paint_sky(camera: CameraInfo, weather: Weather, rows: int, seed: int) -> Image:
@@ -61,4 +62,5 @@ def paint_sky(camera: CameraInfo, weather: Weather, rows: int, seed: int) -> Ima
         colour = weather.horizon * (1 - veil) + np.array([70.0, 82, 78]) * weather.ambient * veil
         sky[up < skyline] = colour
     image = np.clip(sky, 0, 255).astype(np.uint8)
-    return cv2.resize(image, (camera.width, rows), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    full: Image = np.asarray(cv2.resize(image, (camera.width, rows), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return full

@@ -75,7 +75,7 @@ def _paint_facade(
     scale = 10.0 if width_m < 20 else 7.0
     width, storey = max(int(width_m * scale), 8), max(int(floor_m * scale), 8)
     image = np.empty((storey * floors, width, 3), np.uint8)
-    grain = rng.normal(0, 3.5, image.shape[:2] + (1,)) + rng.normal(0, 5, (image.shape[0], 1, 1)) * 0.4
+    grain = rng.normal(0, 3.5, (*image.shape[:2], 1)) + rng.normal(0, 5, (image.shape[0], 1, 1)) * 0.4
     image[:] = np.clip(colour + grain, 0, 255).astype(np.uint8)
     if rng.random() < 0.35:
         image[:: max(int(0.5 * scale), 3)] = np.clip(colour * 0.9, 0, 255)
@@ -176,8 +176,8 @@ def place_posts(layout: Layout, rng: np.random.Generator) -> list[Post]:
     height, arm = float(rng.uniform(5, 9)), float(rng.uniform(0.6, 2))
     for side, sign in ((0, -1.0), (1, 1.0)):
         d = sign * (layout.kerb(side) + 0.45)
-        for s in np.arange(rng.uniform(0, spacing), LENGTH_M, spacing):
-            posts.append(Post(float(s), d, height, -sign * arm, None))
+        lamps = np.arange(rng.uniform(0, spacing), LENGTH_M, spacing)
+        posts += [Post(float(s), d, height, -sign * arm, None) for s in lamps]
         for at, half in layout.junctions:
             for end in (-1, 1):
                 if rng.random() < 0.6:

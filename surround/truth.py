@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,3 +55,25 @@ def ignored_rule(
         & (distances >= MIN_DISTANCE_M)
     )
     return ~counts
+
+
+def claim(owners: NDArray[np.int32], outline: NDArray[np.float64], owner: int) -> int:
+    """Mark what an outline hides in a map of who is visible where.
+
+    Args:
+        owners: (ceil(H / 2), ceil(W / 2)) who is visible: an actor's id, 0 for other things, -1 for drivable road.
+        outline: (N, 2) pixels whose convex hull is filled.
+        owner: The new value.
+
+    Returns:
+        How many cells it took.
+    """
+    if not len(outline):
+        return 0
+    hull = cv2.convexHull(((outline / MASK_SCALE - 0.5) * 16).round().astype(np.int32))
+    x0, y0 = (hull[:, 0].min(0) // 16 - 1).clip(0)
+    x1, y1 = hull[:, 0].max(0) // 16 + 2
+    if x0 >= owners.shape[1] or y0 >= owners.shape[0] or x1 <= 0 or y1 <= 0:
+        return 0
+    cv2.fillConvexPoly(owners, hull, owner, cv2.LINE_8, 4)
+    return int(np.count_nonzero(owners[y0:y1, x0:x1] == owner))

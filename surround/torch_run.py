@@ -1,0 +1,31 @@
+"""Runs the deployed module in PyTorch as the function that evaluation wants."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from surround.batches import normalise
+from surround.model import Deployed, deployed
+
+
+def load_weights(path: Path) -> Deployed:
+    """The deployed module with the weights of a safetensors file; keys must match exactly."""
+    module = deployed()
+    module.load_state_dict(load_file(path), strict=True)
+    return module
+
+
+class TorchRun:
+    """Frames (N, 384, 640, 3) uint8 RGB to outputs by name as arrays, with the weights of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._module = load_weights(path)
+
+    def __call__(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """The outputs that `surround.model.Deployed` documents."""
+        with torch.inference_mode():
+            outputs = self._module(torch.from_numpy(normalise(frames)))
+        return {name: value.numpy() for name, value in outputs.items()}

@@ -98,6 +98,12 @@ class Statistics:
         """End-to-end times of a camera's computed frames."""
         return [value / 1e6 for value in self._times[camera_id].end_to_end_ns]
 
+    def ages_over_time(self, camera_id: str) -> tuple[list[float], list[float]]:
+        """When a camera's computed frames came back, in seconds since the start, and how old they were, in ms."""
+        times = self._times[camera_id]
+        seconds = [(returned - self._started_at_ns) / 1e9 for returned in times.returned_at_ns]
+        return seconds, [age / 1e6 for age in times.age_ns]
+
     def summary(self, now_ns: int) -> dict[str, Any]:
         """The whole run, ready for JSON."""
         return {

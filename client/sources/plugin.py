@@ -15,7 +15,7 @@ class PluginSource:
     """What `factory(options)` of an entry point gives, for example that of `surround`.
 
     It has `cameras`, each with `id`, `width`, `height`, `fx`, `fy`, `cx`, `cy` in pixels, `position` in metres and
-    `yaw`, `pitch`, `roll` in radians, and `frames()`, which yields `(time_ns, {camera id: RGB image})` for each time step.
+    `yaw`, `pitch`, `roll` in radians, and `frames()`, which yields `(time_ns, {camera id: RGB image})` per time step.
     Its options are `key=value` pairs separated by commas; `fps` is the rate of its time steps, so that what it draws
     moves as fast as it is shown.
 

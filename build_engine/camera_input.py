@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from build_engine.errors import BuildError
-from build_engine.graph import BATCH, dimensions, element_type, feeds
+from build_engine.graph import BATCH, constants, consumers, dimensions, element_type, feeds
 
 Color = Literal["rgb", "bgr", "gray"]
 
@@ -96,6 +97,56 @@ def takes_frames(model: onnx.ModelProto, camera: CameraInput) -> onnx.ModelProto
     body = list(fresh.graph.node)
     del fresh.graph.node[:]
     fresh.graph.node.extend([*steps, *body])
+    return onnx.shape_inference.infer_shapes(fresh, data_prop=True)
+
+
+def subtract_in_rows(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Where the mean is still subtracted after fusion, do it before the Transpose, a whole image row at a time.
+
+    The same numbers, but ONNX Runtime moves the Transpose behind the Sub whenever the first convolution wants its
+    channels last, as integer ones do, and then broadcasts three values over every pixel: 12 ms of a 640x384 frame
+    where a row of constants takes 0.3. TensorRT compiles both to the same kernels.
+
+    Args:
+        model: The fused graph; one without a camera's input comes back as it is.
+    """
+    readers = consumers(model)
+    made = {output: node for node in model.graph.node for output in node.output}
+    values = constants(model)
+    for node in model.graph.node:
+        transpose = made.get(node.input[0]) if node.op_type == "Sub" else None
+        if transpose is None or transpose.op_type != "Transpose" or len(readers[node.input[0]]) > 1:
+            continue
+        mean = values.get(node.input[1])
+        cast = made.get(transpose.input[0])
+        if mean is None or mean.shape[0] != 1 or mean.shape[2:] != (1, 1) or cast is None or cast.op_type != "Cast":
+            continue
+        width = dimensions(feeds(model)[0])[2]
+        if cast.input[0] != feeds(model)[0].name or not isinstance(width, int):
+            continue
+        return _with_rows(model, node.name, transpose.name, np.tile(mean.reshape(1, 1, 1, -1), (1, 1, width, 1)))
+    return model
+
+
+def _with_rows(model: onnx.ModelProto, sub: str, transpose: str, row: npt.NDArray[np.float32]) -> onnx.ModelProto:
+    fresh = onnx.ModelProto()
+    fresh.CopyFrom(model)
+    by_name = {node.name: node for node in fresh.graph.node}
+    first, second = by_name[transpose], by_name[sub]
+    constant = f"{second.input[1]}.row"
+    fresh.graph.initializer.append(numpy_helper.from_array(row, constant))
+    difference, result = f"{second.output[0]}.nhwc", second.output[0]
+    swapped = [
+        helper.make_node("Sub", [first.input[0], constant], [difference], sub),
+        helper.make_node("Transpose", [difference], [result], transpose, perm=(0, 3, 1, 2)),
+    ]
+    del fresh.graph.node[:]
+    del fresh.graph.value_info[:]
+    for node in model.graph.node:
+        if node.name == sub:
+            fresh.graph.node.extend(swapped)
+        elif node.name != transpose:
+            fresh.graph.node.append(node)
     return onnx.shape_inference.infer_shapes(fresh, data_prop=True)
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from build_engine import accuracy, bundling, verify
 from build_engine.accuracy import Accuracy
-from build_engine.camera_input import takes_frames
+from build_engine.camera_input import subtract_in_rows, takes_frames
 from build_engine.compile.cpu import Latency, batch_sizes, kernels, measure
 from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
@@ -32,6 +32,7 @@ from build_engine.quantize import (
     Ranges,
     Recipe,
     calibrate,
+    fused_arithmetic,
     lower_precision_core,
     to_fp16,
     to_int8,
@@ -78,13 +79,13 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
 
     with counter(said, "Fusing", FUSER_STEPS) as tell:
         fused = fuse(trained, progress=tell)
-    float_model = with_node_names(onnx.shape_inference.infer_shapes(fused.model, data_prop=True))
+    float_model = subtract_in_rows(with_node_names(onnx.shape_inference.infer_shapes(fused.model, data_prop=True)))
     noise = [random_inputs(inputs, 1, seed) for seed in RANDOM_SEEDS]
     cases = [*(samples.spread(options.verify_frames) if samples else ()), *noise]
     with counter(said, "Verifying against the unfused graph", len(cases)) as tell:
-        verification = verify.check_fusion(trained, fused.model, cases, options.tolerance, tell)
+        verification = verify.check_fusion(trained, float_model, cases, options.tolerance, tell)
 
-    core, graphs = _graphs(options, float_model, samples, said)
+    core, graphs = _graphs(options, float_model, fused_arithmetic(fused.report), samples, said)
     evaluated = (
         samples.spread(options.evaluation_frames)
         if samples
@@ -122,13 +123,17 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
 
 
 def _graphs(
-    options: BuildOptions, model: onnx.ModelProto, samples: Samples | None, progress: Progress
+    options: BuildOptions,
+    model: onnx.ModelProto,
+    arithmetic: frozenset[str],
+    samples: Samples | None,
+    progress: Progress,
 ) -> tuple[Core | None, tuple[Graph, ...]]:
     """The graph of each recipe that a target asks for, then the float graph, which serves them all."""
     nvidia = tuple(target for target in options.targets if target in NVIDIA_TARGETS)
     cpu = tuple(target for target in options.targets if target == "cpu")
     graphs: list[Graph] = []
-    core = lower_precision_core(model) if options.precision != "fp32" else None
+    core = lower_precision_core(model, arithmetic) if options.precision != "fp32" else None
     if core and options.precision == "int8" and samples:
         wanted = [(recipe, targets) for recipe, targets in ((CPU_INT8, cpu), (TENSORRT_INT8, nvidia)) if targets]
         watched = dict.fromkeys(
@@ -157,6 +162,8 @@ def _int8(
 ) -> Graph:
     quantized = to_int8(model, core, ranges, recipe, options.calibration_method)
     kept = dict.fromkeys(core.last, "a last layer: its output is read by the decoding")
+    if recipe.first_in_float:
+        kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
     return Graph(
         recipe.name, "int8", targets, quantized, serialize(quantized), quantized_nodes(model, core, recipe), kept
     )

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from build_engine.errors import BuildError
+from build_engine.graph import dimensions, feeds, opset_of, tensor_specs
+from build_engine.load.onnx_file import load_onnx
+from build_engine.load.shapes import InputShape, parse_shape
+
+
+def save(path: Path, sizes: list[int | str | None], opset: int = 18) -> Path:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, sizes)
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("first", ["N", "batch_size", None])
+def test_the_free_first_dimension_is_called_batch_whatever_the_exporter_called_it(
+    first: str | None, tmp_path: Path
+) -> None:
+    model, _ = load_onnx(save(tmp_path / "m.onnx", [first, 3, 8, 8]), (), None)
+    assert tensor_specs(feeds(model))[0].shape == ("batch", 3, 8, 8)
+    assert tensor_specs(list(model.graph.output))[0].shape == ("batch", 3, 8, 8)
+
+
+def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
+    model, _ = load_onnx(save(tmp_path / "m.onnx", [1, 3, 8, 8]), (), None)
+    assert dimensions(feeds(model)[0]) == (1, 3, 8, 8)
+
+
+def test_free_sizes_can_be_given(tmp_path: Path) -> None:
+    model, _ = load_onnx(save(tmp_path / "m.onnx", ["N", 3, "H", "W"]), [parse_shape("1,3,32,48")], None)
+    assert tensor_specs(list(model.graph.output))[0].shape == ("batch", 3, 32, 48)
+
+
+@pytest.mark.parametrize("shape", ["1,4,8,8", "1,3,8", "other=1,3,8,8"])
+def test_a_shape_that_does_not_fit_is_refused(shape: str, tmp_path: Path) -> None:
+    with pytest.raises(BuildError):
+        load_onnx(save(tmp_path / "m.onnx", ["N", 3, "H", "W"]), [parse_shape(shape)], None)
+
+
+def test_an_old_opset_is_raised_to_one_that_can_be_quantized(tmp_path: Path) -> None:
+    model, _ = load_onnx(save(tmp_path / "m.onnx", [1, 4], opset=9), (), None)
+    assert opset_of(model) == 13
+
+
+def test_external_weights_are_read_and_their_absence_is_said(classifier: onnx.ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    copy = onnx.ModelProto()
+    copy.CopyFrom(classifier)
+    onnx.save(copy, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    model, digest = load_onnx(path, (), None)
+    assert sum(len(tensor.raw_data) for tensor in model.graph.initializer) > 10_000
+    assert len(digest) == 64
+    (tmp_path / "m.data").unlink()
+    with pytest.raises(BuildError, match="outside the file"):
+        load_onnx(path, (), None)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x08" + b"\xff" * 60])
+def test_what_is_no_model_is_an_error_that_names_the_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BuildError, match=r"broken\.onnx"):
+        load_onnx(path, (), None)
+
+
+def test_a_truncated_model_is_an_error(classifier_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    path.write_bytes(classifier_file.read_bytes()[:-5000])
+    with pytest.raises(BuildError, match=r"half\.onnx"):
+        load_onnx(path, (), None)
+
+
+def test_an_unnamed_shape_for_several_inputs_is_refused(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "abc"]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "g", values[:2], values[2:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(BuildError, match="without a name"):
+        load_onnx(tmp_path / "m.onnx", [InputShape(None, (1, 4))], None)

@@ -122,7 +122,7 @@ def _augment(cache: Cache, n: int, size: tuple[int, int], rng: np.random.Generat
     pixel[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
     source = cache.images[n]
     if zoom < 0.7:  # shrink without aliasing first
-        source = cv2.resize(source, (INPUT_SIZE[0] // 2, INPUT_SIZE[1] // 2), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        source = cv2.resize(source, (INPUT_SIZE[0] // 2, INPUT_SIZE[1] // 2), interpolation=cv2.INTER_AREA)
         pixel = matrix.copy()
         pixel[:, :2] *= 2
         pixel[:, 2] += pixel[:, :2] @ (0.5, 0.5) - 0.5

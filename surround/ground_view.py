@@ -13,7 +13,6 @@ Image = NDArray[np.uint8]
 
 _CELL = 8  # image columns per column of the coarse ground grid
 _FAR_GROUND_M = 260.0
-_NO_MAP = np.empty(0, np.float32)  # remap's second map, when the first holds both coordinates
 
 
 class GroundView:
@@ -70,8 +69,8 @@ class GroundView:
             full = cv2.resize(scaled, (wide, stop - start), interpolation=cv2.INTER_LINEAR)[
                 :, _CELL : _CELL + camera.width
             ]
-            image[top + start : top + stop] = cv2.remap(
-                self.scene.ground.levels[level], full, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+            image[top + start : top + stop] = cv2.remap(  # type: ignore[call-overload]
+                self.scene.ground.levels[level], full, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
             )
             start = stop
         ground = image[top:]
@@ -82,8 +81,8 @@ class GroundView:
         if len(rows):
             half = cv2.resize(rows, (wide // MASK_SCALE, len(rows)), interpolation=cv2.INTER_LINEAR)
             half = half[:, _CELL // MASK_SCALE : _CELL // MASK_SCALE + mask.shape[1]]
-            mask[first // MASK_SCALE :] = cv2.remap(
-                self.scene.ground.drivable, half, _NO_MAP, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP
+            mask[first // MASK_SCALE :] = cv2.remap(  # type: ignore[call-overload]
+                self.scene.ground.drivable, half, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP
             )
         return mask
 

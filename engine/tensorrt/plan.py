@@ -96,8 +96,12 @@ def build_plan(
     """Compile a graph for a target.
 
     The precision is the graph's own (the network is strongly typed). A free first dimension of an input is the batch
-    and gets an optimization profile from 1 to `options.max_batch`. TensorRT-RTX compiles without a GPU, and the same
-    graph and options give the same bytes; TensorRT compiles on the device that will run the plan, and measures.
+    and gets an optimization profile from 1 to `options.max_batch`. TensorRT-RTX compiles without a GPU; TensorRT
+    compiles on the device that will run the plan, and measures.
+
+    The same graph and options give the same bytes with TensorRT-RTX where only one batch size is left. With several,
+    the compiler numbers its symbolic sizes in the order of addresses in memory: of 20 builds of one network (1.7.1),
+    16 were one set of bytes and 4 another of the same length, with the same kernels.
 
     Args:
         onnx_graph: Bytes of the ONNX file.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,6 +110,12 @@ class FrameCall:
     async def status(self) -> tuple[grpc.StatusCode, str]:
         """How the call ended: status and details."""
         return await self._call.code(), await self._call.details() or ""
+
+    async def ended(self) -> None:
+        """End the call now, and wait until gRPC has let go of it: else it disturbs a loop that is closed."""
+        self._call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._call.code()
 
     def cancel(self) -> None:
         """End the call now."""

@@ -91,6 +91,7 @@ class Stream:
         self._in_flight: dict[tuple[str, int], Sent] = {}
         self._unread: deque[Result] = deque()
         self._offsets = OffsetFilter()
+        self._call: FrameCall | None = None
         self._opened: Opened | None = None
         self._probe_due = False
         self._finishing = False
@@ -173,6 +174,8 @@ class Stream:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._call is not None:
+            await self._call.ended()
 
     def __aiter__(self) -> Stream:
         return self
@@ -187,7 +190,7 @@ class Stream:
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Stream:
-        call = FrameCall(self._channel)
+        call = self._call = FrameCall(self._channel)
         try:
             await call.write(stream_pb2.StreamFramesRequest(open=self._open).SerializeToString())
             answer = await call.read()

@@ -47,12 +47,12 @@ def plot_latency(statistics: Statistics, camera_ids: list[str], title: str, path
         path: PNG file to write.
     """
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(14, 8.4), dpi=120)
-        grid = figure.add_gridspec(2, 2, height_ratios=(1, 0.72), hspace=0.42, wspace=0.12)
+        figure = plt.figure(figsize=(14, 9.2), dpi=120)
+        grid = figure.add_gridspec(2, 2, height_ratios=(1, 0.66), hspace=0.6, wspace=0.08, top=0.88)
         stages = figure.add_subplot(grid[0, 0])
         spread = figure.add_subplot(grid[0, 1], sharey=stages)
         ages = figure.add_subplot(grid[1, :])
-        figure.suptitle(title, x=0.125, ha="left", fontsize=15, fontweight="bold")
+        figure.suptitle(title, x=0.125, ha="left", y=0.965, fontsize=15, fontweight="bold")
         _draw_stages(stages, statistics, camera_ids)
         _draw_spread(spread, statistics, camera_ids)
         _draw_ages(ages, statistics, camera_ids)
@@ -93,7 +93,7 @@ def _draw_spread(axes: Any, statistics: Statistics, camera_ids: list[str]) -> No
         times = np.array(statistics.end_to_end_ms(camera_id))
         if not len(times):
             continue
-        axes.scatter(times, row + rng.uniform(-0.26, 0.26, len(times)), s=5, color="#56b4ff", alpha=0.35, linewidths=0)
+        axes.scatter(times, row + rng.uniform(-0.26, 0.26, len(times)), s=7, color="#56b4ff", alpha=0.45, linewidths=0)
         low, middle, high, tail = np.percentile(times, (25, 50, 75, 99))
         axes.plot((low, high), (row, row), color="#e8edf3", linewidth=5, alpha=0.9, solid_capstyle="round")
         axes.plot(middle, row, "o", color="#0f131a", markersize=4)

@@ -103,7 +103,7 @@ def open_engine(
         runtime.run(slots.batch(batch))
     served = ServedEngine(bundle, description, runtime.memory())
     writer = AnswerWriter(served.facts(), process)
-    pipeline = Pipeline(bundle.manifest, preprocessing, runtime, slots, writer, clock)
+    pipeline = Pipeline(bundle.manifest, preprocessing, runtime, slots, batch, writer, clock)
     return OpenEngine(served, pipeline.run, writer, batch)
 
 

@@ -90,7 +90,9 @@ class EngineThread:
         for frame in selection.late:
             frame.ledger.selected = started
             late.append(engine.writer.without_numbers(frame, "late", LATE_AT_DEQUEUE))
-        self._report(Turn(taken=(*selection.late, *selection.batch), answers=late))
+        taken = [frame for frame in (*selection.late, *selection.batch) if frame.camera.owner.replays]
+        if taken or late:  # a live stream need not know, and waking the event loop costs the engine's thread its turn
+            self._report(Turn(taken=taken, answers=late))
         if selection.batch:
             answers = self._compute(engine, selection.batch)
             launched = sum(frame.ledger.inferred is not None for frame in selection.batch)

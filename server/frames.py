@@ -19,7 +19,13 @@ class CameraKey:
 
 
 class Owner(Protocol):
-    """Who is told what becomes of a frame; on the event loop."""
+    """Who is told what becomes of a frame; on the event loop.
+
+    Attributes:
+        replays: Whether it wants to know when a frame leaves its slot.
+    """
+
+    replays: bool
 
     def left_slot(self, frame: Frame) -> None:
         """The frame does not wait any more."""

@@ -166,7 +166,7 @@ class Session:
 
     def left_slot(self, frame: Frame) -> None:
         """A frame was taken from its slot: in REPLAY, there is room for another."""
-        if self.replays and not self._closed:
+        if not self._closed:
             self.outbox.add_credit(frame.camera.key.camera_id)
             self._room.set()
 

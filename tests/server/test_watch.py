@@ -18,6 +18,8 @@ from tests.server.raw_client import camera, frame
 class NoOwner:
     """A stream that is not there."""
 
+    replays = False
+
     def left_slot(self, _: object) -> None:
         """Nothing."""
 

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from protos.monocoque.v1 import stream_pb2 as pb
+from server.clock import ClientClock, HostClock, declared
+
+HOST = HostClock(monotonic_ns=lambda: 1_000, utc_ns=lambda: 5_001_000, boot_id="boot", time_namespace="time:[1]")
+SAME, SYNCHRONIZED, UNKNOWN = (
+    pb.CLOCK_KIND_SAME_HOST_MONOTONIC,
+    pb.CLOCK_KIND_SYNCHRONIZED,
+    pb.CLOCK_KIND_UNKNOWN,
+)
+
+
+@pytest.mark.parametrize(
+    ("clock", "kind"),
+    [
+        (pb.Clock(), UNKNOWN),
+        (pb.Clock(kind=UNKNOWN), UNKNOWN),
+        (pb.Clock(kind=SAME, boot_id="boot", time_namespace="time:[1]"), SAME),
+        (pb.Clock(kind=SAME, boot_id="other", time_namespace="time:[1]"), UNKNOWN),
+        (pb.Clock(kind=SAME, boot_id="boot", time_namespace="time:[2]"), UNKNOWN),
+        (pb.Clock(kind=SAME, boot_id="boot"), UNKNOWN),
+        (pb.Clock(kind=SYNCHRONIZED, error_ns=50), SYNCHRONIZED),
+    ],
+)
+def test_the_same_host_is_proved_and_anything_else_is_unknown(clock: pb.Clock, kind: int) -> None:
+    assert declared(clock, HOST).kind == kind
+
+
+def test_a_host_without_a_boot_id_proves_nothing() -> None:
+    assert declared(pb.Clock(kind=SAME), HostClock()).kind == UNKNOWN
+
+
+def test_this_host_has_a_proof() -> None:
+    host = HostClock.of_this_host()
+    assert len(host.boot_id) == 36
+    assert declared(pb.Clock(kind=SAME, boot_id=host.boot_id, time_namespace=host.time_namespace), host).kind == SAME
+
+
+@pytest.mark.parametrize(
+    ("clock", "client_ns", "at"),
+    [
+        (ClientClock(SAME, 0), 900, 900),
+        (ClientClock(SAME, 0), 0, None),  # not written
+        (ClientClock(SAME, 0), 1_001, None),  # later than its own arrival
+        (ClientClock(UNKNOWN, 0), 900, None),
+        (ClientClock(SYNCHRONIZED, 50), 5_000_900, 900),
+        (ClientClock(SYNCHRONIZED, 50), 5_001_050, 1_000),  # within the error bound: the moment of arrival
+        (ClientClock(SYNCHRONIZED, 50), 5_001_051, None),
+    ],
+)
+def test_a_clients_time_in_our_clock(clock: ClientClock, client_ns: int, at: int | None) -> None:
+    assert clock.to_monotonic(client_ns, 1_000, HOST) == at

@@ -1,0 +1,131 @@
+"""`python -m server` as a process: signals, exit codes, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from protos.monocoque.v1 import result_pb2 as pb
+from server.__main__ import main
+from tests.server.raw_client import RawStream, camera, frame
+
+START_SECONDS = 60.0
+"""Only a hang takes this long."""
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., "Process"]
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-W", "error", "-m", "server", *arguments]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.said = ""
+
+    def address(self) -> str:
+        """Wait until it serves."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+            if found := re.search(r"serving .* at (\S+), metrics at (\S+)", line):
+                return found[1]
+        raise AssertionError(f"it did not start: {self.said}")
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; returns the exit code and all it said."""
+        out, err = self.process.communicate(timeout=START_SECONDS)
+        return self.process.returncode, self.said + err + out
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    processes: list[Process] = []
+
+    def begin(*arguments: str) -> Process:
+        processes.append(Process(*arguments))
+        return processes[-1]
+
+    yield begin
+    for one in processes:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+async def test_sigterm_answers_what_was_accepted_and_exits_with_zero(bundle_path: Path, start: Start) -> None:
+    server = start(str(bundle_path), "--port", "0", "--metrics-port", "0")
+    address = await asyncio.to_thread(server.address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        stream = RawStream(channel)
+        await stream.open([camera()])
+        await stream.send(frame(1))
+        assert (await stream.results(1))[0].status == pb.STATUS_OK
+        server.process.send_signal(signal.SIGTERM)
+        assert await stream.result() is None
+        code, details = await stream.status()
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "shutting down" in details
+    code, said = await asyncio.to_thread(server.end)
+    assert code == 0
+    assert "draining" in said
+    assert "Traceback" not in said
+
+
+async def test_a_second_signal_exits_at_once(bundle_path: Path, start: Start) -> None:
+    server = start(str(bundle_path), "--port", "0", "--metrics-port", "0", "--drain-seconds", "1000")
+    address = await asyncio.to_thread(server.address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        stream = RawStream(channel)
+        await stream.open([camera()])
+        server.process.send_signal(signal.SIGSTOP)  # both signals are there before it looks
+        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        code, said = await asyncio.to_thread(server.end)
+    assert code == 1
+    assert "not waiting for answers" in said
+
+
+def corrupt(bundle: Path, target: Path) -> Path:
+    shutil.copytree(bundle, target)
+    graph = target / "graphs" / "float.onnx"
+    data = bytearray(graph.read_bytes())
+    data[10] ^= 1
+    graph.write_bytes(data)
+    return target
+
+
+def test_a_server_that_cannot_start_says_why_and_what_to_do(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        good = str(bundle_path)
+        cases = [
+            (["/does/not/exist"], "no bundle at /does/not/exist"),
+            ([str(corrupt(bundle_path, tmp_path / "corrupt"))], "graphs/float.onnx has SHA-256"),
+            ([good, "--target", "rtx"], "no graph for target 'rtx'"),
+            ([good, "--port", port, "--metrics-port", "0"], f"cannot listen on 127.0.0.1:{port}"),
+            ([good, "--port", "0", "--metrics-port", port], f"cannot listen on 127.0.0.1:{port}"),
+            ([good, "--max-frame", "big"], "max-frame: write WIDTHxHEIGHT"),
+        ]
+        for arguments, message in cases:
+            assert main(arguments) == 2
+            said = capsys.readouterr().err
+            assert message in said
+            assert "→" in said
+            assert "Traceback" not in said
+    assert threading.active_count() == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+from grpc.aio import insecure_channel
 
 from engine.manifest import TensorPostprocessing
 from protos.monocoque.v1 import camera_pb2, stream_pb2
@@ -21,7 +24,7 @@ from server import outbox
 from server.frames import Frame
 from tests.server.bundles import write_bundle
 from tests.server.conftest import Engine, Running, serving
-from tests.server.raw_client import camera, frame
+from tests.server.raw_client import RawStream, camera, frame
 
 JPEG, PNG, RGB8 = camera_pb2.ENCODING_JPEG, camera_pb2.ENCODING_PNG, camera_pb2.ENCODING_RGB8
 
@@ -268,6 +271,43 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(running: Running, en
     await still_serves(running)
     del stream
     await running.until(no_frames_alive)
+
+
+async def test_a_connection_that_breaks_in_the_middle_of_a_frame_leaves_nothing_behind(running: Running) -> None:
+    bystander = await open_one(running, "calm")
+    async with breaking_after(200_000, running.addresses.frames) as address, insecure_channel(address) as channel:
+        stream = RawStream(channel)
+        await stream.open([camera(width=128, height=128)])
+        cut = [frame(number, data=bytes(49_152), width=128, height=128) for number in range(5)]  # the fifth is cut
+        await asyncio.gather(*(stream.call.write(message) for message in cut), return_exceptions=True)
+        await running.until(lambda: len(running.server.core.sessions) == 1)
+    await bystander.send(frame(1, "calm"))
+    assert (await bystander.results(1))[0].status == pb.STATUS_OK
+
+
+@contextlib.asynccontextmanager
+async def breaking_after(count: int, address: str) -> AsyncIterator[str]:
+    """A relay that breaks the connection once the client has sent so many bytes."""
+    host, _, port = address.partition(":")
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(host, int(port))
+
+        async def back() -> None:
+            while data := await from_server.read(65_536):
+                writer.write(data)
+
+        returning = asyncio.ensure_future(back())
+        left = count
+        while left > 0 and (data := await reader.read(min(left, 65_536))):
+            left -= len(data)
+            to_server.write(data)
+        returning.cancel()
+        for end in (to_server, writer):
+            end.transport.abort()
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 def no_frames_alive() -> bool:

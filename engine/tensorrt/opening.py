@@ -115,17 +115,24 @@ def find_plan(
         )
     graph = bundle.read(path)
     key = plan_key(tensorrt, graph, options)
-    cached = cache.load(bundle.digest, key)
+    try:
+        cached = cache.load(bundle.digest, key)
+    except OSError as error:  # a directory that cannot be read costs a compile, not the engine
+        _log.warning("the plan cache %s cannot be read: %s", cache.directory, error)
+        cached = None
     if cached is not None:
         return cached
-    _log.warning("compiling %s for %s, once: %s", path, device.name, why)
+    _log.warning("compiling %s for %s: %s", path, device.name, why)
     compiled = compile_graph(graph, target, options)
     if compiled.key != key:
         raise PlanRejected(
             f"{tensorrt.title} made a plan for another key: {'; '.join(mismatches(compiled.key, key))}",
             remedy="report this as a bug",
         )
-    cache.store(bundle.digest, key, compiled.data)
+    try:
+        cache.store(bundle.digest, key, compiled.data)
+    except OSError as error:
+        _log.warning("the plan cannot be kept in %s, the next start compiles again: %s", cache.directory, error)
     return compiled.data
 
 

@@ -15,17 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundle import sha256
-from engine.errors import PlanRejected
+from engine.errors import PlanRejected, RuntimeUnavailable
 
 KEY_FILE = "device.key"
 KEY_BYTES = 32
 
 
 def default_plan_cache() -> Path:
-    """`$XDG_CACHE_HOME/monocoque/plans`, or the same under `~/.cache` (XDG Base Directory Specification)."""
+    """`$XDG_CACHE_HOME/monocoque/plans`, or the same under `~/.cache` (XDG Base Directory Specification).
+
+    Raises:
+        RuntimeUnavailable: The user has no home directory, as in many containers.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification has relative paths ignored.
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "monocoque" / "plans"
+    try:
+        # The specification has relative paths ignored.
+        return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "monocoque" / "plans"
+    except RuntimeError as error:
+        raise RuntimeUnavailable(
+            f"there is no place for compiled plans: {error}", remedy="name one: set XDG_CACHE_HOME, or --plan-cache DIR"
+        ) from error
 
 
 class PlanCache:

@@ -115,9 +115,10 @@ def test_a_worker_that_dies_is_an_error_and_no_hang(
 
 
 def test_a_worker_that_hangs_is_killed(bundle: Bundle, regions: RegionTable) -> None:
-    worker = WorkerRuntime(bundle, "cpu", regions, threads=1, run_timeout_s=0.5)
+    worker = WorkerRuntime(bundle, "cpu", regions, threads=1)
     with allocate(worker.describe(), regions, 1) as slots:
         worker.run(slots.batch(1))
+        worker._run_timeout_s = 0.5
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(RunFailed, match=r"did not answer within 0\.5 s and was killed \(signal SIGKILL\)"):
             worker.run(slots.batch(1))
@@ -178,7 +179,7 @@ def test_it_dies_with_its_parent(bundle: Bundle) -> None:
         pid = int(parent.stdout.readline())
         assert Path(f"/proc/{pid}").exists()
         parent.kill()
-    for _ in range(500):
+    for _ in range(6000):
         if not _runs(pid):
             return
         time.sleep(0.01)

@@ -84,6 +84,21 @@ def test_another_bundle_gets_a_plan_of_its_own(tmp_path: Path) -> None:
     assert len(list(cache.directory.glob("*.plan"))) == 2
 
 
+def test_a_cache_that_cannot_be_written_costs_a_compile_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(PlanCache, "store", refuse)
+    bundle = write_bundle(tmp_path / "bundle")
+    assert find_plan(bundle, "rtx", load_tensorrt("rtx"), DEVICE, PlanCache(tmp_path / "cache"), True)
+    assert "the next start compiles again: [Errno 30] Read-only file system" in caplog.text
+    monkeypatch.setattr(PlanCache, "load", refuse)
+    assert find_plan(bundle, "rtx", load_tensorrt("rtx"), DEVICE, PlanCache(tmp_path / "cache"), True)
+    assert "cannot be read" in caplog.text
+
+
 def test_a_plan_that_was_tampered_with_is_not_compiled_over(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle")
     tensorrt, cache = load_tensorrt("rtx"), PlanCache(tmp_path / "cache")

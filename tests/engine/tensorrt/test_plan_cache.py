@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import pytest
 
-from engine.errors import PlanRejected
+from engine.errors import PlanRejected, RuntimeUnavailable
 from engine.tensorrt.plan_cache import KEY_FILE, PlanCache, default_plan_cache
 
 BUNDLE = "b" * 64
@@ -163,3 +163,14 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_plan_cache() == tmp_path / ".cache" / "monocoque" / "plans"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(RuntimeUnavailable, match="no place for compiled plans") as caught:
+        default_plan_cache()
+    assert "XDG_CACHE_HOME" in caught.value.remedy

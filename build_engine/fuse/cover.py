@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -122,12 +122,7 @@ def _captured(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in [*inside, *graph.outputs] if not is_constant(value)]
 
 
-def cheapest_cover(
-    graph: ir.Graph,
-    cuts: Cuts,
-    options: FuseOptions,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Cover:
+def cheapest_cover(graph: ir.Graph, cuts: Cuts, options: FuseOptions) -> Cover:
     """A cover of the graph that no single change of a choice makes cheaper."""
     cover = Cover(graph, options)
     cover.need(graph.outputs)
@@ -140,11 +135,9 @@ def cheapest_cover(
         if cover.is_needed(v) and v not in cuts.unfinished and not cuts.of.get(v)
     ]
     cover.need(held)
-    for round_ in range(_ROUNDS):
+    for _ in range(_ROUNDS):
         if not _improve(graph, cuts, cover):
             break
-        if progress is not None:
-            progress("choosing", round_ + 1, _ROUNDS)
     cover.release(held)
     return cover
 

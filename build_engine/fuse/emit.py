@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx_ir as ir
 
@@ -56,6 +54,7 @@ class Emitter:
     ) -> ir.Value:
         total: ir.Value | None = None
         terms = sorted(zip(leaves, cut.form.terms.values(), strict=True), key=lambda t: t[1].is_identity)
+        terms = [(leaf, term) for leaf, term in terms if term.is_identity or term.weight.value.any()] or terms[:1]
         for index, (leaf, term) in enumerate(terms):
             carries_bias = index == 0 and bias is not None
             if term.is_identity and not carries_bias:
@@ -69,6 +68,7 @@ class Emitter:
     def _convolution(
         self, name: str, source: ir.Value, term: Convolution, bias: ir.Value | None, cut: Cut, written: list[ir.Node]
     ) -> ir.Value:
+        term = term.trimmed()
         windows = term.windows
         if needs_slice(windows):
             source = self._crop(name, source, term, cut, written)
@@ -158,10 +158,14 @@ class Emitter:
 _TO_THE_END = 2**63 - 1
 
 
-def apply(graph: ir.Graph, chosen: Iterable[Cut], options: FuseOptions) -> list[tuple[Cut, list[ir.Node]]]:
-    """Writes cuts into the graph; returns each with its new nodes."""
+def apply(graph: ir.Graph, chosen: list[Cut], options: FuseOptions) -> list[list[ir.Node]]:
+    """Writes cuts into the graph; returns the new nodes of each.
+
+    The list is emptied on the way, so that each form's float64 weights are let go once they are written.
+    """
     emitter = Emitter(graph, options)
-    return [(cut, emitter.replace(cut)) for cut in chosen]
+    chosen.reverse()
+    return [emitter.replace(chosen.pop()) for _ in range(len(chosen))]
 
 
 def _stem(cut: Cut) -> str:

@@ -32,9 +32,13 @@ def fold_constants(model: ir.Model) -> bool:
     2. Or the node asks for no more than is known: Shape or Size of a tensor of static shape, and CastLike,
        where only the type of the second input matters.
     """
-    graph, changed = model.graph, False
+    return any([_fold_graph(graph, model.opset_imports.get("", 1)) for graph in model.graphs()])
+
+
+def _fold_graph(graph: ir.Graph, opset: int) -> bool:
+    changed = False
     for node in list(graph):
-        outputs = _evaluate(node, model.opset_imports.get("", 1))
+        outputs = _evaluate(node, opset)
         if outputs is None:
             continue
         for value, array in zip(node.outputs, outputs, strict=False):

@@ -16,7 +16,7 @@ from build_engine.fuse.kept import kept_regions
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.prepare import prepare, tidy
 from build_engine.fuse.provenance import module_names, node_names
-from build_engine.fuse.report import FusedRegion, FuseReport
+from build_engine.fuse.report import FusedRegion, FuseReport, KeptRegion
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,32 @@ def fuse(
     """
     options = options or FuseOptions()
     say = progress or _silent
-    say("preparing", 0, 4)
+    say("preparing", 0, 2)
     working = prepare(model)
-    graph = working.graph
-    before = count_graph(graph, options)
-    say("finding forms", 1, 4)
-    cuts = enumerate_cuts(graph, working.opset_imports.get("", 1), options)
-    say("choosing", 2, 4)
+    before = count_graph(working.graph, options)
+    regions: list[FusedRegion] = []
+    kept: list[KeptRegion] = []
+    graphs = list(working.graphs())  # the main graph, and the bodies of its loops and conditionals
+    for index, graph in enumerate(graphs):
+        say("fusing", index, len(graphs))
+        fused_here, kept_here = _fuse_graph(graph, working.opset_imports.get("", 1), options)
+        regions.extend(fused_here)
+        kept.extend(kept_here)
+    working.graph.sort()
+    tidy(working)
+    fused = _serialized(working, model)
+    say("done", 2, 2)
+    return FuseResult(fused, FuseReport(tuple(regions), tuple(kept), before, count_graph(working.graph, options)))
+
+
+def _fuse_graph(graph: ir.Graph, opset: int, options: FuseOptions) -> tuple[list[FusedRegion], tuple[KeptRegion, ...]]:
+    """Fuses one graph in place."""
+    cuts = enumerate_cuts(graph, opset, options)
     cover = cheapest_cover(graph, cuts, options)
-    say("computing weights", 3, 4)
     kept = kept_regions(graph, cuts, cover)
     order = {node: index for index, node in enumerate(graph)}
     chosen = [choice for choice in cover.choice.values() if isinstance(choice, Cut) and cover.runs(choice)]
+    del cuts, cover  # with all the forms that were considered and not chosen
     drafts = [_draft(cut, order, options) for cut in chosen]
     regions = [
         dataclasses.replace(
@@ -72,13 +86,9 @@ def fuse(
             plan=", ".join(node.op_type for node in written) or "nothing",
             after=cost_of(written, options),
         )
-        for draft, (_, written) in zip(drafts, apply(graph, chosen, options), strict=True)
+        for draft, written in zip(drafts, apply(graph, chosen, options), strict=True)
     ]
-    graph.sort()
-    tidy(working)
-    fused = _serialized(working, model)
-    say("done", 4, 4)
-    return FuseResult(fused, FuseReport(tuple(regions), kept, before, count_graph(graph, options)))
+    return regions, kept
 
 
 def _draft(cut: Cut, order: dict[ir.Node, int], options: FuseOptions) -> FusedRegion:

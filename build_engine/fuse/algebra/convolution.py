@@ -133,6 +133,30 @@ class Convolution:
         weight = Deferred(one.weight.shape, lambda: one.weight.value + two.weight.value)
         return Convolution(weight, windows, groups)
 
+    def trimmed(self) -> Convolution:
+        """The same map without outer taps that are zero and lie in the padding; looks at the weights."""
+        used = np.abs(self.weight.value).sum(axis=(0, 1))
+        windows, index = [], [slice(None), slice(None)]
+        for axis, window in enumerate(self.windows):
+            taps = np.flatnonzero(used.sum(axis=tuple(i for i in range(used.ndim) if i != axis)))
+            first, last = (int(taps[0]), int(taps[-1])) if taps.size else (0, window.kernel - 1)
+            before = min(first, max(window.begin, 0) // window.dilation)
+            after = min(window.kernel - 1 - last, max(window.end, 0) // window.dilation)
+            kernel = window.kernel - before - after
+            index.append(slice(before, before + kernel))
+            windows.append(
+                Window(
+                    kernel,
+                    window.stride,
+                    window.dilation if kernel > 1 else 1,
+                    window.begin - window.dilation * before,
+                    window.end - window.dilation * after,
+                )
+            )
+        if tuple(windows) == self.windows:
+            return self
+        return Convolution(Deferred.of(self.weight.value[tuple(index)]), tuple(windows), self.groups)
+
     @classmethod
     def joined(cls, parts: Sequence[Convolution]) -> Convolution:
         """The convolution of concatenated sources; all parts dense, with the same windows."""

@@ -130,11 +130,25 @@ class Form:
     def convolved(self, weight: Deferred, windows: Sequence[Window], groups: int) -> Form:
         """A convolution of this tensor; its padding is judged by `padded`, the rest is `then`.
 
+        Padding at the end that no window reaches, as with an even size and stride 2, counts as none.
+
         Raises:
             NotExact: The padding meets a bias or real pixels.
         """
         bare = tuple(Window(w.kernel, w.stride, w.dilation) for w in windows)
-        return self.padded([(w.begin, w.end) for w in windows]).then(Convolution(weight, bare, groups))
+        reached = [
+            (w.begin, w.end if size is None else w.reached_end(size))
+            for w, size in zip(windows, self._output_sizes(), strict=True)
+        ]
+        return self.padded(reached).then(Convolution(weight, bare, groups))
+
+    def _output_sizes(self) -> tuple[int | None, ...]:
+        """This tensor's own spatial sizes, where a source's are known."""
+        source, term = next(iter(self.terms.items()))
+        return tuple(
+            None if size is None else window.size(size)
+            for window, size in zip(term.windows, self.sizes[source], strict=True)
+        )
 
 
 def _sum(one: Deferred | None, two: Deferred | None) -> Deferred | None:

@@ -48,6 +48,10 @@ class Window:
         """Output size for a source of this size."""
         return (source + self.slack - 1) // self.stride + 1
 
+    def reached_end(self, source: int) -> int:
+        """The padding at the end that the last window reads; less than `end` where the stride stops short."""
+        return min(self.end, self.stride * (self.size(source) - 1) + self.last - (source - 1))
+
     def padded(self, begin: int, end: int, source: int | None) -> Window:
         """The window of this window's output after ``begin`` and ``end`` more positions around it.
 

@@ -135,7 +135,7 @@ def build_plan(
         data = None if serialized is None else bytes(serialized)
     if data is None:
         raise build_failed(tensorrt.title, [_explain(log, text) for text in log.errors])
-    cache = None if tensorrt.compiles_without_device else config.get_timing_cache()
+    timing_cache = None if tensorrt.compiles_without_device else config.get_timing_cache()
     return CompiledPlan(
         data=data,
         activation_bytes=log.activation_bytes,
@@ -143,7 +143,7 @@ def build_plan(
         layers=log.layers,
         key=key,
         build_seconds=time.perf_counter() - started,
-        timing_cache=None if cache is None else bytes(cache.serialize()),
+        timing_cache=None if timing_cache is None else bytes(timing_cache.serialize()),
     )
 
 

@@ -65,10 +65,11 @@ class Plan:
 
     def phase_at(self, step: int) -> Phase:
         """The phase that a step belongs to."""
+        end = 0
         for phase in self.phases:
-            if step < phase.steps:
+            end += phase.steps
+            if step < end:
                 return phase
-            step -= phase.steps
         raise ValueError(f"step {step} lies after the last phase")
 
     def rate_at(self, step: int) -> float:

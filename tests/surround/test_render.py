@@ -50,8 +50,8 @@ def test_seed_town_time_and_weather_change_the_picture(scene: Scene) -> None:
     pictures = [
         Renderer(other, camera).render(time).image.tobytes()
         for other, time in (
-            (scene, 0.0), (scene, 1.0), (Scene(12, TOWN, "overcast"), 0.0), (Scene(11, TOWNS["suburb"], "overcast"), 0.0),
-            (Scene(11, TOWN, "dusk"), 0.0),
+            (scene, 0.0), (scene, 1.0), (Scene(12, TOWN, "overcast"), 0.0),
+            (Scene(11, TOWNS["suburb"], "overcast"), 0.0), (Scene(11, TOWN, "dusk"), 0.0),
         )
     ]  # fmt: skip
     assert len(set(pictures)) == len(pictures)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ def test_the_vehicle_is_at_the_origin(road: RoadFrame) -> None:
 def test_a_left_curve_bends_towards_positive_y() -> None:
     point = RoadFrame(1 / 100, 0, 0).to_vehicle(np.array([30.0]), np.array([0.0]))[0]
     assert point[1] > 4
-    assert np.hypot(point[0], point[1] - 100) == 100
+    assert np.hypot(point[0], point[1] - 100) == pytest.approx(100)
 
 
 @given(roads, st.floats(-60, 60))

@@ -119,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     streaming.add_argument(
         "--fps", type=_rate, help="frames per second of each camera (the source's own, else 10; replay: unlimited)"
     )
-    streaming.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop after this time")
+    streaming.add_argument(
+        "--duration", type=_seconds, metavar="SECONDS", help="stop after this time, from the first frame"
+    )
     streaming.add_argument("--loop", action="store_true", help="begin again after the last frame")
     streaming.add_argument(
         "--max-age-ms",

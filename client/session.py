@@ -18,7 +18,7 @@ from client.rpc import DEFAULT_ADDRESS
 from client.statistics import Statistics
 from client.stream import Policy, Stream
 
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 10.0
 """How long to wait for the answers to what was sent last."""
 
 
@@ -30,7 +30,7 @@ class Options:
         recipe: Which frames, how fast.
         address: The server's.
         policy: `live` or `replay`.
-        duration_seconds: When to stop; None: when the source ends.
+        duration_seconds: How long to stream, from the first frame; None: until the source ends.
         max_age_ns: Age at which an answer is of no use any more; 0: none.
         priority: Streams of a higher priority are served first.
         tensors: Dense outputs to ask for where the engine has them.
@@ -142,8 +142,13 @@ async def _pump(
             statistics.add(result, stream.clock.now_ns())
             on_result(result)
 
+    first_step = asyncio.Event()
+
     async def send() -> None:
         while (step := await asyncio.to_thread(producer.next_step)) is not None:
+            if not first_step.is_set():
+                statistics.start(stream.clock.now_ns())
+                first_step.set()
             for made in step:
                 frame = Frame(
                     made.camera_id,
@@ -158,9 +163,10 @@ async def _pump(
                     await stream.send(frame)
 
     receiving, sending = asyncio.create_task(receive()), asyncio.create_task(send())
-    stopping = asyncio.create_task(stop.wait())
+    stopping, starting = asyncio.create_task(stop.wait()), asyncio.create_task(first_step.wait())
     tasks: list[asyncio.Task[Any]] = [receiving, sending, stopping]
     try:
+        await asyncio.wait([*tasks, starting], return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait(tasks, timeout=options.duration_seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in (receiving, sending):
             if task.done():
@@ -170,6 +176,6 @@ async def _pump(
             await asyncio.wait_for(stream.finish(), DRAIN_SECONDS)
             await asyncio.wait_for(asyncio.shield(receiving), DRAIN_SECONDS)
     finally:
-        for task in tasks:
+        for task in (*tasks, starting):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, starting, return_exceptions=True)

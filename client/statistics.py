@@ -62,6 +62,10 @@ class Statistics:
         self._counts = counts
         self._started_at_ns = started_at_ns
 
+    def start(self, now_ns: int) -> None:
+        """Measure rates from now: when the first frame is there."""
+        self._started_at_ns = now_ns
+
     def add(self, result: Result, now_ns: int) -> None:
         """Take one result in."""
         times = self._times[result.camera_id]

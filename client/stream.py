@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal
@@ -12,32 +11,29 @@ from typing import Literal
 import grpc
 import grpc.aio
 
-from client.clock import Exchange, Offset, OffsetFilter, StreamClock
-from client.engine import Opened, opened_from_proto
+from client import inbox
+from client.clock import Offset, StreamClock
+from client.engine import Opened
 from client.errors import (
     ClientError,
-    ConnectionLost,
     FrameInvalid,
     ProtocolViolation,
-    ServerUnreachable,
     StreamClosed,
     StreamStalled,
 )
 from client.frames import Camera, Frame
 from client.geometry import check_camera, checked_pixels
+from client.handshake import loss, open_frames
 from client.header import frame_header
-from client.limits import check_bytes, check_size
+from client.limits import check_bytes
 from client.outbox import Counts, Outbox
-from client.results import Result, Sent, result_from_proto
-from client.rpc import FrameCall, error_of, parse_response
+from client.results import Result, Sent
+from client.rpc import FrameCall, parse_response
 from protos import wire
-from protos.monocoque.v1 import result_pb2, stream_pb2
+from protos.monocoque.v1 import stream_pb2
 
 Policy = Literal["live", "replay"]
 """`live`: the freshest frame of each camera. `replay`: every frame, in order, held back where the server is slower."""
-
-MAX_UNREAD = 10_000
-"""Results that wait to be read. Beyond it a live stream forgets the oldest, and a replay stops sending."""
 
 STALL_SECONDS = 30.0
 """How long `send` waits for credit before it says that the server has stalled."""
@@ -53,7 +49,6 @@ class Stream:
         cameras: Its cameras by id.
         policy: `live` or `replay`.
         clock: What its capture times mean.
-        unread_dropped: Results of a live stream that were forgotten because nobody read them.
     """
 
     def __init__(
@@ -75,7 +70,6 @@ class Stream:
             raise FrameInvalid(f"a stream needs at least one camera and no id twice; these are: {names}")
         self.policy = policy
         self.clock = clock
-        self.unread_dropped = 0
         self._address = address
         self._channel = channel
         self._open = stream_pb2.Open(
@@ -88,9 +82,7 @@ class Stream:
         )
         self._outbox: Outbox[tuple[Frame, memoryview, int, int]] = Outbox(list(self.cameras))
         self._sequences = dict.fromkeys(self.cameras, 0)
-        self._in_flight: dict[tuple[str, int], Sent] = {}
-        self._unread: deque[Result] = deque()
-        self._offsets = OffsetFilter()
+        self._inbox = inbox.Inbox(forgets=policy == "live")
         self._call: FrameCall | None = None
         self._opened: Opened | None = None
         self._probe_due = False
@@ -115,14 +107,17 @@ class Stream:
     @property
     def undelivered(self) -> int:
         """Frames sent that have no answer (yet)."""
-        return len(self._in_flight)
+        return self._inbox.in_flight
+
+    @property
+    def unread_dropped(self) -> int:
+        """Results of a live stream that were forgotten, because nobody read them."""
+        return self._inbox.forgotten
 
     @property
     def clock_offset(self) -> Offset | None:
         """Server's monotonic clock minus the stream's; None where it is not known (yet)."""
-        if self._opened is not None and self._opened.same_clock:
-            return Offset(0, 0)
-        return self._offsets.estimate(self.clock.now_ns())
+        return self._inbox.offset(self.clock.now_ns())
 
     def submit(self, frame: Frame) -> int:
         """Offer a frame of a live stream, without waiting: it replaces this camera's unsent one, if any.
@@ -147,11 +142,11 @@ class Stream:
         Raises:
             FrameInvalid: The server would refuse it.
             StreamClosed: The stream has ended.
-            StreamStalled: No credit came for `STALL_SECONDS`, or `MAX_UNREAD` results wait to be read.
+            StreamStalled: No credit came for `STALL_SECONDS`, or `inbox.MAX_UNREAD` results wait to be read.
         """
         self._camera_of(frame)
-        if self.policy == "replay" and len(self._unread) >= MAX_UNREAD:
-            raise StreamStalled(f"{len(self._unread)} results wait unread; read them while you send")
+        if self.policy == "replay" and self._inbox.unread >= inbox.MAX_UNREAD:
+            raise StreamStalled(f"{self._inbox.unread} results wait unread; read them while you send")
         await self._until_free(frame.camera_id)
         sequence = self._put(frame)
         await self._until_free(frame.camera_id)
@@ -182,33 +177,17 @@ class Stream:
 
     async def __anext__(self) -> Result:
         """The next result, in the order of arrival; ends after `finish` or `close`."""
-        await self._until(lambda: bool(self._unread) or self._ended)
-        if self._unread:
-            return self._unread.popleft()
+        await self._until(lambda: self._inbox.unread > 0 or self._ended)
+        if self._inbox.unread:
+            return self._inbox.read()
         if self._error is not None and not isinstance(self._error, StreamClosed):
             raise self._error
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Stream:
         call = self._call = FrameCall(self._channel)
-        try:
-            await call.write(stream_pb2.StreamFramesRequest(open=self._open).SerializeToString())
-            answer = await call.read()
-            if answer is None:
-                raise ProtocolViolation(f"the server at {self._address} ended the stream instead of opening it")
-            response = parse_response(answer)
-            if not response.HasField("opened"):
-                raise ProtocolViolation(
-                    f"the server at {self._address} answered Open with {response.WhichOneof('message') or 'nothing'}"
-                )
-            self._opened = opened_from_proto(response.opened)
-            for camera in self.cameras.values():
-                check_size(camera, self._opened)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            raise await self._failure(call) from None
-        except BaseException:
-            call.cancel()
-            raise
+        self._opened = await open_frames(call, self._address, self._open, self.cameras.values())
+        self._inbox.same_clock = self._opened.same_clock
         for camera_id in self.cameras:
             self._outbox.grant(camera_id, self._opened.credits)
         self._tasks = [asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))]
@@ -265,8 +244,7 @@ class Stream:
                     camera_id, (frame, pixels, sequence, captured), dropped = taken
                     header = frame_header(self.cameras[camera_id], frame, sequence, captured, dropped)
                     header.client_send_time_ns = self.clock.now_ns()
-                    sent = Sent(frame, captured, header.client_send_time_ns)
-                    self._in_flight[camera_id, sequence] = sent
+                    self._inbox.expect(camera_id, sequence, Sent(frame, captured, header.client_send_time_ns))
                     self._wake()
                     await call.write(wire.join(stream_pb2.StreamFramesRequest(frame=header), pixels))
                 elif self._finishing and self._outbox.is_empty():
@@ -280,9 +258,9 @@ class Stream:
         try:
             while (message := await call.read()) is not None:
                 self._take_in(parse_response(message), self.clock.now_ns())
-            self._end(None if self._finishing else await self._failure(call))
+            self._end(None if self._finishing else await loss(call, self._address, self.undelivered))
         except grpc.aio.AioRpcError:
-            self._end(await self._failure(call))
+            self._end(await loss(call, self._address, self.undelivered))
         except ClientError as error:
             self._end(error)
         finally:
@@ -291,32 +269,15 @@ class Stream:
     def _take_in(self, response: stream_pb2.StreamFramesResponse, now_ns: int) -> None:
         kind = response.WhichOneof("message")
         if kind == "result":
-            self._take_result(response.result, now_ns)
+            self._inbox.take_result(response.result, now_ns)
+            self.counts[response.result.camera_id].answered += 1
         elif kind == "credit":
             self._outbox.grant(response.credit.camera_id, response.credit.frames)
         elif kind == "clock_reply":
-            reply = response.clock_reply
-            self._offsets.add(
-                Exchange(reply.client_time_ns, reply.server_receive_time_ns, reply.server_send_time_ns, now_ns)
-            )
+            self._inbox.take_time(response.clock_reply, now_ns)
         else:
-            raise ProtocolViolation(
-                f"the server at {self._address} sent {kind or 'an empty message'} on an open stream"
-            )
+            raise ProtocolViolation(f"the server sent {kind or 'an empty message'} on an open stream")
         self._wake()
-
-    def _take_result(self, message: result_pb2.Result, now_ns: int) -> None:
-        sent = self._in_flight.pop((message.camera_id, message.sequence), None)
-        if sent is None:
-            raise ProtocolViolation(
-                f"the server at {self._address} answered frame {message.sequence} of camera {message.camera_id!r}, "
-                "which is not in flight"
-            )
-        self.counts[message.camera_id].answered += 1
-        if self.policy == "live" and len(self._unread) >= MAX_UNREAD:
-            self._unread.popleft()
-            self.unread_dropped += 1
-        self._unread.append(result_from_proto(message, sent, now_ns, self.clock_offset))
 
     async def _ask_the_time(self) -> None:
         asked = 0
@@ -325,19 +286,6 @@ class Stream:
             self._wake()
             asked += 1
             await asyncio.sleep(PROBE_SECONDS if asked > 8 else PROBE_SECONDS / 10)
-
-    async def _failure(self, call: FrameCall) -> ClientError:
-        code, details = await call.status()
-        if code is grpc.StatusCode.OK:
-            return ConnectionLost(f"the server at {self._address} ended the stream", self.undelivered)
-        error = error_of(code, details, self._address)
-        if self._opened is not None and isinstance(error, ServerUnreachable):
-            return ConnectionLost(
-                f"lost the server at {self._address} with {self.undelivered} frames unanswered: {details}"
-                "\n  → is it still running? its log says why it stopped",
-                self.undelivered,
-            )
-        return error
 
     def _end(self, error: ClientError | None) -> None:
         if not self._ended:

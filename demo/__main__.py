@@ -14,7 +14,7 @@ from rich.console import Console
 from client import ClientError
 from client.draw import mosaic
 from client.table import engine_title
-from demo.build import WEIGHTS, build_bundle, render_calibration
+from demo.build import WEIGHTS, build_bundle, read_report, render_calibration
 from demo.drive import FPS, Drive, drive
 from demo.errors import DemoError
 from demo.plot import plot_latency
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
             render_calibration(steps, output / "calibration")
         with steps.step("build", "Fuse, quantize, compile and verify the trained network"):
             build_bundle(steps, options.weights, output / "calibration", bundle)
-    report = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+    report = read_report(bundle)
     with (
         steps.step("stream", f"Serve it, and stream six cameras for {options.seconds:g} s"),
         Serving(bundle, output / "server.log") as server,

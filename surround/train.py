@@ -96,7 +96,6 @@ class Trainer:
         groups = [{"params": kernels, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=plan.peak_rate)
         self.seconds = 0.0
-        self._next: tuple[int, object] | None = None
         self._pool = ThreadPoolExecutor(1)
 
     def _draw(self, step: int) -> list[torch.Tensor]:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Convolution
+from build_engine.fuse.algebra import Convolution, TransposedConvolution
+from build_engine.fuse.algebra.form import Term
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.provenance import metadata_of
@@ -66,8 +67,10 @@ class Emitter:
         return total
 
     def _convolution(
-        self, name: str, source: ir.Value, term: Convolution, bias: ir.Value | None, cut: Cut, written: list[ir.Node]
+        self, name: str, source: ir.Value, term: Term, bias: ir.Value | None, cut: Cut, written: list[ir.Node]
     ) -> ir.Value:
+        if isinstance(term, TransposedConvolution):
+            return self._transposed(name, source, term, bias, cut, written)
         term = term.trimmed()
         windows = term.windows
         if needs_slice(windows):
@@ -86,6 +89,27 @@ class Emitter:
         ]
         inputs = [source, weight] if bias is None else [source, weight, bias]
         return self._node(name, "Conv", inputs, attributes, cut, written)
+
+    def _transposed(
+        self,
+        name: str,
+        source: ir.Value,
+        term: TransposedConvolution,
+        bias: ir.Value | None,
+        cut: Cut,
+        written: list[ir.Node],
+    ) -> ir.Value:
+        weight = self._weight(f"{name}.weight", term.weight.value, cut.root)
+        attributes = [
+            ir.AttrInt64s("kernel_shape", term.weight.shape[2:]),
+            ir.AttrInt64s("strides", term.strides),
+            ir.AttrInt64s("dilations", term.dilations),
+            ir.AttrInt64s("pads", [begin for begin, _ in term.pads] + [end for _, end in term.pads]),
+            ir.AttrInt64s("output_padding", term.output_padding),
+            ir.AttrInt64("group", term.groups),
+        ]
+        inputs = [source, weight] if bias is None else [source, weight, bias]
+        return self._node(name, "ConvTranspose", inputs, attributes, cut, written)
 
     def _crop(self, name: str, source: ir.Value, term: Convolution, cut: Cut, written: list[ir.Node]) -> ir.Value:
         """A Slice for negative padding, which Conv does not have."""

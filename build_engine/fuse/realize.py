@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Convolution, Form, NotExact, Window
+from build_engine.fuse.algebra import Convolution, Form, NotExact, TransposedConvolution, Window
+from build_engine.fuse.algebra.form import Term
 from build_engine.fuse.cost import assumed_sizes
 from build_engine.fuse.options import FuseOptions
 
@@ -39,10 +40,16 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
     written = math.prod(sizes) * item
     terms = [(source, term) for source, term in form.terms.items() if isinstance(source, ir.Value)]
 
-    def convolution_ns(term: Convolution, read: float) -> float:
+    def convolution_ns(term: Term, read: float) -> float:
         """One Conv node, and a Slice before it where it crops; without image axes one Gemm, which is dense."""
-        term = term if term.windows else term.in_groups(1)
         weight = math.prod(term.weight.shape)
+        if isinstance(term, TransposedConvolution):
+            macs = read / item * math.prod(term.weight.shape[1:])
+            moved = read + written + weight * item
+            return macs * options.ns_per_mac + moved * options.ns_per_byte + options.ns_per_launch
+        if not term.windows:
+            term = term.in_groups(1)
+            weight = math.prod(term.weight.shape)
         macs = math.prod(sizes) * math.prod(term.weight.shape[1:])
         moved = read + written + weight * item
         cropped = needs_slice(term.windows)
@@ -86,7 +93,9 @@ def concatenated(form: Form) -> Convolution | None:
     1. The sources have equal, known spatial sizes (and one batch, as they are added).
     2. Their windows have a union.
     """
-    terms = list(form.terms.items())
+    terms = [(source, term) for source, term in form.terms.items() if isinstance(term, Convolution)]
+    if len(terms) < len(form.terms):
+        return None
     shapes = [source.shape for source, _ in terms if isinstance(source, ir.Value)]
     if any(shape is None or list(shape[2:]) != list(shapes[0][2:]) for shape in shapes if shapes[0] is not None):
         return None

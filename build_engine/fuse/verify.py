@@ -119,6 +119,8 @@ def verify_fusion(
             progress("verifying", index, len(inputs))
         plain, fused = (session.run(names, dict(feed)) for session in sessions)
         truth = plain if exact is None else _evaluate(exact, feed, names)
+        if truth is None:
+            truth, exact = plain, None
         for error in _compare(names, truth, plain, fused, exact is None):
             known = worst.get(error.name)
             if known is None or error.fused / error.bound > known.fused / known.bound:
@@ -150,9 +152,13 @@ def _with_sizes(model: onnx.ModelProto, feed: Mapping[str, Tensor]) -> int:
     return count(sized).macs
 
 
-def _evaluate(exact: ReferenceEvaluator, feed: Mapping[str, Tensor], names: list[str]) -> list[Tensor]:
+def _evaluate(exact: ReferenceEvaluator, feed: Mapping[str, Tensor], names: list[str]) -> list[Tensor] | None:
+    """Outputs in float64, or None where the reference implementation cannot do what a node asks for."""
     double = {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in feed.items()}
-    return [np.asarray(result) for result in exact.run(names, double)]
+    try:
+        return [np.asarray(result) for result in exact.run(names, double)]
+    except Exception:  # it raises whatever numpy raises, as for a grouped ConvTranspose
+        return None
 
 
 def _compare(

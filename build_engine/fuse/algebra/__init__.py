@@ -6,6 +6,19 @@ from build_engine.fuse.algebra.deferred import Array, Deferred
 from build_engine.fuse.algebra.exactness import NotExact, Reason
 from build_engine.fuse.algebra.form import Form, Source
 from build_engine.fuse.algebra.framed import Framed
+from build_engine.fuse.algebra.transposed import TransposedConvolution
 from build_engine.fuse.algebra.window import Window
 
-__all__ = ["Arranged", "Array", "Convolution", "Deferred", "Form", "Framed", "NotExact", "Reason", "Source", "Window"]
+__all__ = [
+    "Arranged",
+    "Array",
+    "Convolution",
+    "Deferred",
+    "Form",
+    "Framed",
+    "NotExact",
+    "Reason",
+    "Source",
+    "TransposedConvolution",
+    "Window",
+]

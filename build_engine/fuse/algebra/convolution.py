@@ -38,6 +38,11 @@ class Convolution:
         return self.weight.shape[1] * self.groups
 
     @property
+    def axes(self) -> int:
+        """Number of spatial axes."""
+        return len(self.windows)
+
+    @property
     def is_pointwise(self) -> bool:
         """Whether every output position reads its own input position only."""
         return all(w.is_identity for w in self.windows)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from build_engine.fuse.algebra.compose import compose
 from build_engine.fuse.algebra.convolution import Convolution
 from build_engine.fuse.algebra.deferred import Array, Deferred
 from build_engine.fuse.algebra.exactness import NotExact, Reason
+from build_engine.fuse.algebra.transposed import TransposedConvolution
 from build_engine.fuse.algebra.window import Window
 
 
@@ -18,6 +19,8 @@ class Source(Protocol):
 
     def __hash__(self) -> int: ...
 
+
+Term: TypeAlias = "Convolution | TransposedConvolution"
 
 # Exporters compute a padding constant in float32 that we recompute in float64.
 _FLOAT32_ROUNDING = 4e-7
@@ -33,7 +36,7 @@ class Form:
         sizes: Each source's spatial sizes, None where unknown.
     """
 
-    terms: Mapping[Source, Convolution]
+    terms: Mapping[Source, Term]
     bias: Deferred | None
     sizes: Mapping[Source, tuple[int | None, ...]]
 
@@ -51,7 +54,7 @@ class Form:
     @property
     def axes(self) -> int:
         """Number of spatial axes."""
-        return len(next(iter(self.terms.values())).windows)
+        return next(iter(self.terms.values())).axes
 
     @property
     def is_pointwise(self) -> bool:
@@ -78,10 +81,10 @@ class Form:
         Raises:
             NotExact: A common source's windows cannot be aligned, see `Convolution.plus`.
         """
-        terms = dict(self.terms)
+        terms: dict[Source, Term] = dict(self.terms)
         for source, term in other.terms.items():
             mine = terms.get(source)
-            terms[source] = term if mine is None else mine.plus(term, other.sizes[source])
+            terms[source] = term if mine is None else _added(mine, term, other.sizes[source])
         return Form(terms, _sum(self.bias, other.bias), {**self.sizes, **other.sizes})
 
     def padded(self, pads: Sequence[tuple[int, int]], value: Array | float = 0.0) -> Form:
@@ -100,8 +103,11 @@ class Form:
         """
         if all(begin == 0 and end == 0 for begin, end in pads):
             return self
-        terms: dict[Source, Convolution] = {}
+        terms: dict[Source, Term] = {}
         for source, term in self.terms.items():
+            if isinstance(term, TransposedConvolution):
+                terms[source] = term.padded(pads)
+                continue
             windows = zip(term.windows, pads, self.sizes[source], strict=True)
             terms[source] = term.with_windows(
                 tuple(window.padded(begin, end, size) for window, (begin, end), size in windows)
@@ -120,8 +126,15 @@ class Form:
         return Form(terms, self.bias, self.sizes)
 
     def then(self, second: Convolution) -> Form:
-        """An unpadded convolution of this tensor; always exact, see `compose`."""
-        terms = {source: compose(term, second) for source, term in self.terms.items()}
+        """An unpadded convolution of this tensor; always exact, see `compose`.
+
+        Raises:
+            NotExact: A term is a transposed convolution and the second one is not pointwise.
+        """
+        terms = {
+            source: compose(term, second) if isinstance(term, Convolution) else term.then(second)
+            for source, term in self.terms.items()
+        }
         bias = self.bias
         if bias is None or second.is_identity:
             return Form(terms, bias, self.sizes)
@@ -145,10 +158,18 @@ class Form:
     def _output_sizes(self) -> tuple[int | None, ...]:
         """This tensor's own spatial sizes, where a source's are known."""
         source, term = next(iter(self.terms.items()))
+        if isinstance(term, TransposedConvolution):
+            return (None,) * term.axes
         return tuple(
             None if size is None else window.size(size)
             for window, size in zip(term.windows, self.sizes[source], strict=True)
         )
+
+
+def _added(one: Term, two: Term, sizes: tuple[int | None, ...]) -> Term:
+    if isinstance(one, Convolution) and isinstance(two, Convolution):
+        return one.plus(two, sizes)
+    return one.plus(two, sizes) if isinstance(one, TransposedConvolution) else two.plus(one, sizes)
 
 
 def _sum(one: Deferred | None, two: Deferred | None) -> Deferred | None:

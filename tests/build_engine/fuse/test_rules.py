@@ -350,3 +350,26 @@ def test_space_to_depth() -> None:
     g = GraphBuilder(("n", 3, 8, 6))
     y = conv(g, g.add("SpaceToDepth", "x0", blocksize=2), 12, 5, 3, pads=[1, 1, 1, 1])
     assert result_of(g, y) == ["Conv"]
+
+
+def test_a_norm_and_a_1x1_after_a_transposed_convolution(g: GraphBuilder) -> None:
+    y = g.add("ConvTranspose", "x0", weight(4, 6, 2, 2), weight(6), strides=[2, 2])
+    y = g.add("BatchNormalization", y, *norm(6))
+    assert result_of(g, conv(g, y, 6, 5, 1)) == ["ConvTranspose"]
+
+
+def test_a_1x1_without_bias_before_a_transposed_convolution(g: GraphBuilder) -> None:
+    y = conv(g, "x0", 4, 4, 1, bias=False)
+    y = g.add("ConvTranspose", y, weight(4, 6, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], output_padding=[1, 1])
+    one = g.add("ConvTranspose", "x0", weight(4, 6, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], output_padding=[1, 1])
+    assert result_of(g, g.add("Add", y, one)) == ["ConvTranspose"]
+
+
+def test_conv_transpose_case_2_a_bias_before_it_stays(g: GraphBuilder) -> None:
+    y = g.add("ConvTranspose", conv(g, "x0", 4, 4, 1), weight(4, 6, 3, 3), strides=[2, 2])
+    assert result_of(g, y) == ["Conv", "ConvTranspose"]
+
+
+def test_a_3x3_after_a_transposed_convolution_stays(g: GraphBuilder) -> None:
+    y = conv(g, g.add("ConvTranspose", "x0", weight(4, 6, 2, 2), strides=[2, 2]), 6, 5, 3)
+    assert result_of(g, y) == ["ConvTranspose", "Conv"]

@@ -84,11 +84,11 @@ class Bundle:
         """
         path = Path(path)
         files = open_files(path, MANIFEST)
-        sums = _check(files)
+        sums, sizes = _check(files)
         files.check_container()
         data = files.read(MANIFEST)
         manifest = Manifest.from_bytes(data, f"{path}/{MANIFEST}")
-        _check_manifest(files, manifest, sums)
+        _check_manifest(path, manifest, sums, sizes)
         return cls(path, files, manifest, sha256(data), sums)
 
     @property
@@ -175,19 +175,22 @@ def _render(sums: dict[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
 
 
-def _check(files: Files) -> dict[str, str]:
-    """Every file against the checksums."""
+def _check(files: Files) -> tuple[dict[str, str], dict[str, int]]:
+    """Every file against the checksums; returns these, and the files' sizes."""
     sums = _checksums(files)
+    sizes = {}
     for name, expected in sums.items():
         if name not in files.names:
             raise BundleCorrupt(f"{files.path}: {name}, which {CHECKSUMS} lists, is missing", remedy=_COPY_AGAIN)
-        if (actual := sha256(files.read(name))) != expected:
+        data = files.read(name)
+        if (actual := sha256(data)) != expected:
             raise BundleCorrupt(
                 f"{files.path}: {name} has SHA-256 {actual}, recorded is {expected}", remedy=_COPY_AGAIN
             )
+        sizes[name] = len(data)
     if extra := sorted(set(files.names) - set(sums) - {CHECKSUMS}):
         raise BundleCorrupt(f"{files.path}: {', '.join(extra)} is not part of the bundle", remedy="remove it")
-    return sums
+    return sums, sizes
 
 
 def _checksums(files: Files) -> dict[str, str]:
@@ -203,17 +206,17 @@ def _checksums(files: Files) -> dict[str, str]:
     return sums
 
 
-def _check_manifest(files: Files, manifest: Manifest, sums: dict[str, str]) -> None:
+def _check_manifest(path: Path, manifest: Manifest, sums: dict[str, str], sizes: dict[str, int]) -> None:
     """The checksums against the manifest, whose digest is the bundle's: it must name every file but the reports."""
     for name, entry in manifest.files.items():
         if sums.get(name) != entry.sha256:
             raise BundleCorrupt(
-                f"{files.path}: {name} has SHA-256 {sums.get(name)} in {CHECKSUMS}, {entry.sha256} in {MANIFEST}",
+                f"{path}: {name} has SHA-256 {sums.get(name)} in {CHECKSUMS}, {entry.sha256} in {MANIFEST}",
                 remedy=_COPY_AGAIN,
             )
-        if (size := len(files.read(name))) != entry.size_bytes:
+        if sizes[name] != entry.size_bytes:
             raise BundleCorrupt(
-                f"{files.path}: {name} has {size} bytes, {MANIFEST} says {entry.size_bytes}", remedy=_COPY_AGAIN
+                f"{path}: {name} has {sizes[name]} bytes, {MANIFEST} says {entry.size_bytes}", remedy=_COPY_AGAIN
             )
     if extra := sorted(set(sums) - set(manifest.files) - REPORTS - {MANIFEST}):
-        raise BundleCorrupt(f"{files.path}: {MANIFEST} does not name {', '.join(extra)}", remedy=_COPY_AGAIN)
+        raise BundleCorrupt(f"{path}: {MANIFEST} does not name {', '.join(extra)}", remedy=_COPY_AGAIN)

@@ -126,3 +126,13 @@ def test_images_are_pinned_to_a_version(compose: Json) -> None:
         _, _, tag = service["image"].partition(":")
         assert tag, name
         assert tag != "latest", name
+
+
+def test_the_documentation_names_services_and_files_that_exist(compose: Json) -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    for names in re.findall(r"docker compose (?:up|build|logs)((?: --?[\w-]+| [a-z-]+)*)", text):
+        named = {name for name in names.split() if not name.startswith("-")}
+        assert named <= set(compose["services"]), names
+    files = set(re.findall(r"`((?:docker|tests|docs)/[\w./-]+)`", text))
+    assert files
+    assert all((ROOT / file).exists() for file in files), files

@@ -10,11 +10,12 @@ import numpy as np
 from client.projection import Pinhole
 from client.results import Detection
 
-SAME_OBJECT_M = 1.5
-"""Two cameras' detections of one class that lie closer are one object ..."""
+ALONG = (1.5, 0.25)
+"""Two cameras' detections of one class are one object where they are no further apart along the line of sight than
+this many metres, or this share of their distance: distances are estimates ..."""
 
-SAME_OBJECT_SHARE = 0.12
-"""... or closer than this share of their distance, as far as that allows a distance to be wrong."""
+ACROSS = (0.8, 0.05)
+"""... and across it no further than this: directions are measured."""
 
 
 @dataclass(frozen=True)
@@ -87,5 +88,8 @@ def _is_same(candidate: Placed, other: Placed) -> bool:
         return False
     if set(candidate.camera_ids) & set(other.camera_ids):
         return False
-    apart_m = np.hypot(candidate.x_m - other.x_m, candidate.y_m - other.y_m)
-    return bool(apart_m <= max(SAME_OBJECT_M, SAME_OBJECT_SHARE * min(candidate.distance_m, other.distance_m)))
+    forward_m, left_m = candidate.x_m - other.x_m, candidate.y_m - other.y_m
+    cos, sin = np.cos(other.bearing_rad), np.sin(other.bearing_rad)
+    along_m, across_m = abs(forward_m * cos + left_m * sin), abs(left_m * cos - forward_m * sin)
+    distance_m = min(candidate.distance_m, other.distance_m)
+    return bool(along_m <= max(ALONG[0], ALONG[1] * distance_m) and across_m <= max(ACROSS[0], ACROSS[1] * distance_m))

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from client import Result
 from client.producer import Recipe
 from client.session import Options, Report, Started, run
+from client.table import number
 from demo.errors import DemoError
 from demo.moments import Moment, Moments
 
@@ -57,7 +58,7 @@ async def _drive(address: str, seconds: float, fps: float, console: Console) -> 
             begun_ns = started.clock.now_ns()
             while True:
                 row = started.statistics.rows(started.clock.now_ns())[-1]
-                figures = f"{row.fps:.0f} frames/s, p50 {row.latency_p50_ms:.0f} ms, {row.objects} objects in sight"
+                figures = f"{row.fps:.0f} frames/s, p50 {number(row.latency_p50_ms)} ms, {row.objects} objects in sight"
                 elapsed = (started.clock.now_ns() - begun_ns) / 1e9
                 progress.update(task, description="streaming", completed=elapsed, figures=figures)
                 await asyncio.sleep(0.25)

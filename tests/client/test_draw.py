@@ -110,7 +110,8 @@ def test_one_object_seen_by_two_cameras_is_one() -> None:
     [
         (at(10, 0, "wide"), at(10.5, 0, "wide")),  # told apart by one camera
         (at(10, 0, "wide"), at(10.5, 0, "left", label="truck")),  # of another class
-        (at(10, 0, "wide"), at(10, 2, "left")),  # too far apart for their distance
+        (at(10, 0, "wide"), at(10, 1, "left")),  # in another direction
+        (at(10, 0, "wide"), at(13, 0, "left")),  # too far behind, even for an estimated distance
     ],
 )
 def test_different_objects_stay_apart(others: tuple[Placed, Placed]) -> None:

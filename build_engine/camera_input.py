@@ -134,7 +134,8 @@ def _with_rows(model: onnx.ModelProto, sub: str, transpose: str, row: npt.NDArra
     by_name = {node.name: node for node in fresh.graph.node}
     first, second = by_name[transpose], by_name[sub]
     constant = f"{second.input[1]}.row"
-    fresh.graph.initializer.append(numpy_helper.from_array(row, constant))
+    replaced = next(tensor for tensor in fresh.graph.initializer if tensor.name == second.input[1])
+    replaced.CopyFrom(numpy_helper.from_array(row, constant))
     difference, result = f"{second.output[0]}.nhwc", second.output[0]
     swapped = [
         helper.make_node("Sub", [first.input[0], constant], [difference], sub),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -45,6 +46,8 @@ from engine.tensors import TensorSpec
 
 RANDOM_SEEDS = (1, 2)
 FUSER_STEPS = 4
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,63}")
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> Built:
@@ -56,6 +59,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     """
     said = _Remembering(progress or Silent())
     source = parse_source(options.model)
+    name = options.name or source.name
+    _check_identity(name, options.version)
     postprocessing = _postprocessing(options.postprocess)
     if options.precision == "int8" and options.calibration_data is None:
         raise BuildError(
@@ -71,6 +76,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
         trained = with_node_names(trained)
         Session(trained)  # refuses what no CPU can run, before minutes are spent
     inputs, outputs = tensor_specs(feeds(trained)), tensor_specs(list(trained.graph.output))
+    _check_outputs(postprocessing, outputs)
     max_batch = options.max_batch if any(spec.batched for spec in inputs) else 1
     preprocessing = _preprocessing(options, trained)
     samples = None
@@ -98,7 +104,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
 
     built = Built(
         options=options,
-        name=options.name or source.name,
+        name=name,
         loaded=loaded,
         unfused=trained,
         inputs=inputs,
@@ -288,6 +294,25 @@ def _postprocessing(path: Path | None) -> DetectionPostprocessing | None:
         ) from None
     except ValueError as error:
         raise BuildError(f"{path} is no JSON: {error}", remedy="check --postprocess") from None
+
+
+def _check_outputs(postprocessing: DetectionPostprocessing | None, outputs: tuple[TensorSpec, ...]) -> None:
+    names = [spec.name for spec in outputs]
+    absent = [name for name in (postprocessing.outputs if postprocessing else ()) if name not in names]
+    if absent:
+        raise BuildError(
+            f"postprocessing reads {', '.join(absent)}; the model's outputs are {', '.join(names)}",
+            remedy="correct the names in the --postprocess file",
+        )
+
+
+def _check_identity(name: str, version: str) -> None:
+    for option, value, pattern in (("--name", name, _NAME), ("--version", version, _VERSION)):
+        if not pattern.fullmatch(value):
+            raise BuildError(
+                f"{option} {value!r} cannot be used",
+                remedy=f"{option} is up to 64 letters, digits and . _ - characters",
+            )
 
 
 class _Remembering:

@@ -105,7 +105,8 @@ def check_graphs(bundle: Bundle) -> None:
             raise BuildError(
                 f"graph {name}: {outcome.message}; a server would refuse it",
                 remedy="give more, and more varied, frames to --calibration-data, try another --calibration-method, or "
-                "build with --precision fp16 or fp32",
+                "build with --precision fp16 or fp32; where outputs are a list of detections, whose order may change, "
+                "say so with --postprocess",
             )
 
 

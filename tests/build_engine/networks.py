@@ -24,7 +24,9 @@ class Block(nn.Module):
 
 class Backbone(nn.Sequential):
     def __init__(self, width: int = 16) -> None:
-        super().__init__(Block(3, width, 2), Block(width, width), Block(width, 2 * width, 2), Block(2 * width, 2 * width))
+        super().__init__(
+            Block(3, width, 2), Block(width, width), Block(width, 2 * width, 2), Block(2 * width, 2 * width)
+        )
 
 
 class Classifier(nn.Module):

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from build_engine.accuracy import compare, evaluate, load_metric
+from build_engine.errors import BuildError
+from build_engine.graph import serialize
+from build_engine.progress import Silent
+from engine.manifest import DetectionPostprocessing
+from tests.build_engine.networks import HEIGHT, WIDTH
+
+SPEC = DetectionPostprocessing(labels=("car",), scores="s", classes="c", boxes="b", score_threshold=0.5)
+
+
+def detections(shift: float) -> dict[str, np.ndarray]:
+    boxes = np.array([[[10, 10, 30, 30], [50, 10, 70, 30]]], np.float32)
+    boxes[0, 1] += shift
+    return {"s": np.array([[0.9, 0.8]], np.float32), "c": np.zeros((1, 2), np.int64), "b": boxes}
+
+
+def test_equal_outputs_agree_fully() -> None:
+    found = compare("g", "fp16", [detections(0)], [detections(0)], SPEC)
+    assert found.detections_f1 == 1
+    assert all(output.agreement == 1 and output.max_difference == 0 for output in found.outputs)
+
+
+def test_a_box_that_moved_away_costs_a_detection() -> None:
+    found = compare("g", "int8", [detections(0)], [detections(40)], SPEC)
+    assert found.detections_f1 == pytest.approx(0.5)
+    assert next(output for output in found.outputs if output.name == "b").max_difference == 40
+
+
+def test_a_nan_that_precision_made_is_an_error() -> None:
+    broken = detections(0)
+    broken["b"][0, 0, 0] = np.nan
+    with pytest.raises(BuildError, match="'b' of graph g holds a NaN"):
+        compare("g", "fp16", [detections(0)], [broken], None)
+
+
+def count_of_frames(run: Any, frames: int = 1) -> dict[str, float]:
+    return {"rows": float(run(np.zeros((frames, 3, HEIGHT, WIDTH), np.float32))["output"].shape[0])}
+
+
+def raises(run: Any) -> dict[str, float]:
+    raise ZeroDivisionError("no labels")
+
+
+def not_a_number(run: Any) -> dict[str, float]:
+    return {"mAP50": float("nan")}
+
+
+def test_a_metric_runs_the_network_with_its_arguments(classifier: onnx.ModelProto) -> None:
+    function = load_metric(f"{__name__}:count_of_frames")
+    assert evaluate(function, {"frames": 3}, "float", serialize(classifier), "image", Silent()) == {"rows": 3.0}
+
+
+@pytest.mark.parametrize(("function", "says"), [(raises, "ZeroDivisionError: no labels"), (not_a_number, "mAP50")])
+def test_a_metric_that_fails_is_an_error(function: Any, says: str, classifier: onnx.ModelProto) -> None:
+    with pytest.raises(BuildError, match=says):
+        evaluate(function, {}, "float", serialize(classifier), "image", Silent())
+
+
+@pytest.mark.parametrize("name", ["tests.absent:metric", "tests:absent", "tests"])
+def test_a_metric_that_does_not_exist(name: str) -> None:
+    with pytest.raises(BuildError, match="no metric"):
+        load_metric(name)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from build_engine.errors import BuildError
+from build_engine.frames import read_samples
+from build_engine.progress import Silent
+from engine.manifest import Preprocessing
+from engine.preprocess import resize_into
+from engine.tensors import TensorSpec
+from tests.build_engine.networks import HEIGHT, WIDTH
+
+SPECS = (TensorSpec(name="image", dtype="uint8", shape=("batch", HEIGHT, WIDTH, 3)),)
+CAMERA = Preprocessing(input="image", color="rgb", width=WIDTH, height=HEIGHT)
+TENSORS = (TensorSpec(name="x", dtype="float32", shape=("batch", 4)),)
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_frames_become_what_the_server_would_make_of_them(frames_folder: Path) -> None:
+    samples = read_samples(frames_folder, SPECS, CAMERA, 100, Silent())
+    image = cv2.cvtColor(cv2.imread(str(frames_folder / "003.png")), cv2.COLOR_BGR2RGB)
+    wanted = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    resize_into(np.asarray(image, np.uint8), CAMERA, wanted)
+    assert samples.names[3] == "003.png"
+    assert np.array_equal(samples.inputs[3]["image"][0], wanted)
+
+
+def test_fewer_are_taken_evenly(frames_folder: Path) -> None:
+    samples = read_samples(frames_folder, SPECS, CAMERA, 4, Silent())
+    assert samples.names == ("000.png", "010.png", "021.png", "031.png")
+    assert len(samples.spread(2)) == 2
+
+
+def test_unreadable_files_are_skipped_counted_and_named_up_to_a_limit(frames_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(frames_folder, tmp_path / "frames"))
+    (folder / "010.png").write_bytes(b"broken")
+    noting = Noting()
+    samples = read_samples(folder, SPECS, CAMERA, 100, noting)
+    assert samples.skipped == ("010.png",) and len(samples.inputs) == 31
+    assert any("010.png" in note for note in noting.notes)
+    for number in range(5):
+        (folder / f"00{number}.png").write_bytes(b"broken")
+    with pytest.raises(BuildError, match="6 of 32 files"):
+        read_samples(folder, SPECS, CAMERA, 100, Silent())
+
+
+def test_too_few_and_identical_samples_are_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones((5, 4), np.float32))
+    noting = Noting()
+    read_samples(tmp_path, TENSORS, None, 10, noting)
+    assert any("only 5 calibration samples" in note for note in noting.notes)
+    assert any("identical" in note for note in noting.notes)
+
+
+def test_the_digest_depends_on_every_value_and_on_the_order(tmp_path: Path) -> None:
+    values = np.arange(8, dtype=np.float32).reshape(2, 4)
+    digests = set()
+    for number, array in enumerate((values, values[::-1], values + 1)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        np.save(folder / "a.npy", array)
+        digests.add(read_samples(folder, TENSORS, None, 10, Silent()).sha256())
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"y": np.ones((1, 4), np.float32)}, "has no array x; it has y"),
+        ({"x": np.ones((1, 5), np.float32)}, r"x is float32\[1, 5\], wanted is float32\['batch', 4\]"),
+        ({"x": np.ones((1, 4), np.float64)}, "x is float64"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(arrays: dict[str, np.ndarray], says: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(BuildError, match=says):
+        read_samples(tmp_path, TENSORS, None, 10, Silent())
+
+
+def test_images_for_a_model_of_tensors_ask_for_mean_and_std(frames_folder: Path) -> None:
+    with pytest.raises(BuildError) as caught:
+        read_samples(frames_folder, TENSORS, None, 10, Silent())
+    assert "--mean" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["none", "empty"])
+def test_no_data_says_what_to_give(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BuildError):
+        read_samples(tmp_path / name, SPECS, CAMERA, 10, Silent())
+
+
+def test_arrays_are_never_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(BuildError, match="cannot be read"):
+        read_samples(tmp_path, TENSORS, None, 10, Silent())

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from build_engine.errors import BuildError
+from build_engine.graph import serialize
+from build_engine.options import BuildOptions
+from build_engine.pipeline import build
+from build_engine.verify import check_bundle
+from engine.bundle import Bundle
+from engine.errors import BundleInvalid
+from engine.manifest import FileEntry, Manifest
+from tests.build_engine.conftest import CAMERA
+
+
+@pytest.fixture(scope="module")
+def options(
+    detector: onnx.ModelProto, frames_folder: Path, postprocessing_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> BuildOptions:
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "detector.onnx").write_bytes(serialize(detector))
+    return BuildOptions(
+        model=str(folder / "detector.onnx"),
+        output=folder / "bundle",
+        precision="int8",
+        calibration_data=frames_folder,
+        targets=("cpu", "rtx", "jetson-orin"),
+        camera=CAMERA,
+        postprocess=postprocessing_file,
+        max_batch=2,
+        latency_seconds=0.05,
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(options: BuildOptions) -> Bundle:
+    build(options)
+    return Bundle.open(options.output)
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Bundle) -> dict[str, Any]:
+    return dict(json.loads(bundle.read("report.json")))
+
+
+def test_the_manifest_says_which_graph_serves_which_target(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert manifest.graph_for("cpu") == "cpu-int8"
+    assert manifest.graph_for("rtx") == manifest.graph_for("jetson-orin") == "trt-int8"
+    assert list(manifest.graphs)[-1] == "float"
+    assert manifest.graphs["float"].targets == ("cpu", "rtx", "jetson-orin")
+    assert manifest.graphs["cpu-int8"].cpu_features
+    assert manifest.preprocessing is not None and manifest.preprocessing.color == "rgb"
+
+
+def test_rtx_is_compiled_and_other_devices_are_left_to_themselves(bundle: Bundle) -> None:
+    (plan,) = bundle.manifest.plans
+    assert (plan.target, plan.graph) == ("rtx", "trt-int8")
+    assert plan.key["graph_sha256"] == bundle.manifest.files["graphs/trt-int8.onnx"].sha256
+    assert len(bundle.read(plan.path)) > 10_000
+
+
+def test_the_manifest_names_no_folder_of_this_machine(bundle: Bundle, options: BuildOptions) -> None:
+    text = bundle.manifest.to_bytes().decode()
+    assert str(Path(options.model).parent) not in text
+    assert bundle.manifest.provenance.source == "detector.onnx"
+
+
+def test_reference_cases_pass_on_every_runtime_there_is(bundle: Bundle) -> None:
+    outcomes = {outcome.target: outcome for outcome in check_bundle(bundle)}
+    assert outcomes["cpu"].passed, outcomes["cpu"].message
+    assert len(bundle.manifest.reference) == 3
+
+
+def test_the_same_inputs_make_the_same_bundle(options: BuildOptions, bundle: Bundle, tmp_path: Path) -> None:
+    """All but the plan: TensorRT-RTX numbers its inner variables by address, so its bytes may differ."""
+    build(replace(options, output=tmp_path / "again", latency_seconds=0))
+    again = Bundle.open(tmp_path / "again").manifest
+    plans = {plan.path for plan in again.plans}
+
+    def files(manifest: Manifest) -> dict[str, FileEntry]:
+        return {name: entry for name, entry in manifest.files.items() if name not in plans}
+
+    assert files(again) == files(bundle.manifest)
+    assert again.model_copy(update={"files": {}}) == bundle.manifest.model_copy(update={"files": {}})
+
+
+def test_the_same_inputs_make_the_same_bytes_where_nothing_is_compiled(options: BuildOptions, tmp_path: Path) -> None:
+    digests = set()
+    for name in ("one.zip", "two.zip"):
+        build(replace(options, output=tmp_path / name, targets=("cpu",), latency_seconds=0))
+        digests.add(Bundle.open(tmp_path / name).digest)
+    assert len(digests) == 1
+
+
+def test_the_report_has_what_fusion_saved_in_tensorrts_own_numbers(report: dict[str, Any]) -> None:
+    compiled = {plan["graph"]: plan for plan in report["compiled"]}
+    assert set(compiled) == {"trt-int8", "float", "unfused"}
+    assert compiled["float"]["activation_bytes"] < compiled["unfused"]["activation_bytes"]
+    assert compiled["float"]["kernels"] < compiled["unfused"]["kernels"]
+
+
+def test_the_report_has_latency_of_every_graph_at_every_batch(report: dict[str, Any]) -> None:
+    measured = {(row["graph"], row["batch"]) for row in report["latency"]}
+    assert measured == {(graph, batch) for graph in ("unfused", "float", "cpu-int8") for batch in (1, 2)}
+
+
+def test_the_report_has_accuracy_per_precision(report: dict[str, Any]) -> None:
+    graphs = {graph["graph"]: graph for graph in report["accuracy"]["graphs"]}
+    assert set(graphs) == {"float", "cpu-int8", "trt-int8"}
+    assert graphs["float"]["detections_f1"] == 1
+    heat = next(output for output in graphs["cpu-int8"]["outputs"] if output["name"] == "heat")
+    assert heat["agreement"] > 0.95
+
+
+def test_the_headline_is_a_sentence_of_figures(report: dict[str, Any]) -> None:
+    assert report["headline"].startswith("4 blocks fused, ")
+    assert "less activation memory" in report["headline"] and "INT8" in report["headline"]
+
+
+def test_the_page_stands_alone(bundle: Bundle) -> None:
+    page = bundle.read("report.html").decode()
+    assert "<script" not in page and "src=" not in page and "@import" not in page and "url(" not in page
+    assert page.count("<svg") >= 4 and "prefers-color-scheme: dark" in page
+    assert bundle.manifest.files["graphs/float.onnx"].sha256 in page
+
+
+def test_int8_without_frames_says_what_to_give_and_how_much(options: BuildOptions, tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as caught:
+        build(replace(options, calibration_data=None, output=tmp_path / "b"))
+    assert "--calibration-data DIR with 32 to 500 frames" in caught.value.remedy
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_tolerance_that_cannot_be_met_stops_the_build_and_leaves_nothing(
+    options: BuildOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(BuildError, match="of the fused graph is off by"):
+        build(replace(options, precision="fp32", tolerance=0.0, output=tmp_path / "b", targets=("cpu",)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_lies_at_the_output_and_is_no_bundle_is_left_alone(options: BuildOptions, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleInvalid, match="is no bundle"):
+        build(replace(options, precision="fp32", targets=("cpu",), output=tmp_path / "b", latency_seconds=0))
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_fp16_serves_gpus_and_leaves_the_cpu_in_float(options: BuildOptions, tmp_path: Path) -> None:
+    built = build(replace(options, precision="fp16", output=tmp_path / "b.zip", latency_seconds=0))
+    manifest = Bundle.open(tmp_path / "b.zip").manifest
+    assert manifest.graph_for("rtx") == "trt-fp16" and manifest.graph_for("cpu") == "float"
+    assert any("CPUs compute FP16 slower" in note for note in built.notes)
+
+
+def test_any_tensors_go_in_and_out_unchanged(classifier_file: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=np.random.default_rng(0).standard_normal((40, 3, 64, 96)).astype(np.float32))
+    build(
+        BuildOptions(
+            model=str(classifier_file),
+            output=tmp_path / "b",
+            precision="int8",
+            calibration_data=tmp_path,
+            max_batch=1,
+            latency_seconds=0,
+        )
+    )
+    manifest = Bundle.open(tmp_path / "b").manifest
+    assert [(spec.name, spec.dtype) for spec in (*manifest.inputs, *manifest.outputs)] == [
+        ("image", "float32"),
+        ("output", "float32"),
+    ]
+    assert manifest.preprocessing is None and manifest.postprocessing.kind == "tensors"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"labels": ["a"], "scores": "s"}'])
+def test_postprocessing_that_breaks_its_schema_is_refused(content: str, options: BuildOptions, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(content)
+    with pytest.raises(BuildError, match=r"p\.json"):
+        build(replace(options, postprocess=tmp_path / "p.json"))
+
+
+def test_postprocessing_that_reads_other_outputs_is_refused(options: BuildOptions, tmp_path: Path) -> None:
+    fields = {"labels": ["a"], "scores": "confidence", "classes": "classes", "boxes": "boxes"}
+    (tmp_path / "p.json").write_text(json.dumps(fields))
+    with pytest.raises(BuildError, match="confidence"):
+        build(replace(options, postprocess=tmp_path / "p.json", output=tmp_path / "b"))

@@ -7,6 +7,8 @@ import contextlib
 import gc
 import logging
 import os
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -108,7 +110,7 @@ class Server:
         self._host_clock = host_clock or HostClock.of_this_host()
         self._process = ProcessMemory(self._host_clock.monotonic_ns)
         self.mailbox = Mailbox(Scheduler(), self._host_clock.monotonic_ns)
-        self._thread = EngineThread(self.mailbox, self._report, self._host_clock.monotonic_ns)
+        self._thread = EngineThread(self.mailbox, self._report, self._on_engine_death, self._host_clock.monotonic_ns)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing from the stubs
         self._stack = contextlib.AsyncExitStack()
 
@@ -200,25 +202,16 @@ class Server:
         server.add_generic_rpc_handlers((self.service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        try:
-            port = server.add_insecure_port(f"{settings.host}:{settings.port}")
-        except RuntimeError:
-            raise StartFailed(
-                f"cannot listen on {settings.host}:{settings.port}",
-                remedy="is another server running? Stop it, or choose another --port",
-            ) from None
         scrape = ScrapeServer(self.metrics, self.core.refresh_gauges)
-        try:
+        with _listening("--port", settings.host, settings.port):
+            _probe(settings.host, settings.port)
+            port = server.add_insecure_port(_join(settings.host, settings.port))
+        with _listening("--metrics-port", settings.host, settings.metrics_port):
             metrics_port = await scrape.start(settings.host, settings.metrics_port)
-        except OSError as error:
-            raise StartFailed(
-                f"cannot listen on {settings.host}:{settings.metrics_port}: {error.strerror}",
-                remedy="is another server running? Stop it, or choose another --metrics-port",
-            ) from None
         self._stack.push_async_callback(scrape.stop)
         await server.start()
         self._stack.push_async_callback(server.stop, LAST_WORDS_SECONDS)
-        return Addresses(f"{settings.host}:{port}", f"http://{settings.host}:{metrics_port}/metrics")
+        return Addresses(_join(settings.host, port), f"http://{_join(settings.host, metrics_port)}/metrics")
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus, *services: str) -> None:
         for service in services:
@@ -228,7 +221,35 @@ class Server:
         settings = self.settings
         return open_runtime(bundle, settings.target, regions, threads=settings.threads, fallback=settings.fallback)
 
+    def _on_engine_death(self) -> None:
+        """Called on the engine's thread: only a restart helps, and `liveness` says so."""
+        statuses = self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE, LIVENESS)
+        asyncio.run_coroutine_threadsafe(statuses, self._loop)
+
     def _report(self, turn: Turn) -> None:
         """Called on the engine's thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
             self._loop.call_soon_threadsafe(self.core.on_turn, turn)
+
+
+@contextlib.contextmanager
+def _listening(flag: str, host: str, port: int) -> Iterator[None]:
+    """Turn a port that cannot be had into words."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartFailed(
+            f"cannot listen on {_join(host, port)}: {reason}",
+            remedy=f"is another server running? Stop it, or choose another {flag}",
+        ) from None
+
+
+def _join(host: str, port: int) -> str:
+    """An address with its port; IPv6 addresses have colons of their own."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _probe(host: str, port: int) -> None:
+    """Try to listen, and let go: gRPC does not say why it cannot, and writes to stderr on its own."""
+    socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()

@@ -11,7 +11,7 @@ from server.mailbox import Mailbox
 from server.metrics import Metrics
 from server.opening import Limits, check_open, reserved_bytes
 from server.process_memory import ProcessMemory
-from server.served_engine import ServedEngine
+from server.served_engine import ServedEngine, count_memory
 from server.session import Session
 from server.watch import Audience
 
@@ -105,6 +105,8 @@ class Core:
             self.metrics.batch_size().observe(turn.batch_size)
         if turn.busy_ns:
             self.metrics.engine_busy().inc(turn.busy_ns / 1e9)
+        if turn.memory is not None:
+            count_memory(turn.memory, self.metrics)
 
     def refresh_gauges(self) -> None:
         """Bring up to date what is read only when someone asks."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine.allocate import allocate
 from engine.bundle import Bundle
 from engine.reference import check_reference
-from engine.runtime import Runtime, RuntimeDescription
+from engine.runtime import MemoryReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
 from server.answers import AnswerWriter
 from server.errors import StartFailed
@@ -35,12 +35,14 @@ class OpenEngine:
         served: What it is.
         run: Answers a batch of frames.
         writer: Writes answers to frames that are not computed.
+        memory: What it holds now; to be asked on its own thread.
         max_batch: Frames of its largest batch.
     """
 
     served: ServedEngine
     run: Callable[[Sequence[Frame]], list[Answer]]
     writer: AnswerWriter
+    memory: Callable[[], MemoryReport]
     max_batch: int
 
 
@@ -94,7 +96,7 @@ def open_engine(
     if preprocessing is None:
         log.warning("%s takes tensors, not camera frames: streams will be refused", bundle.manifest.name)
         served = ServedEngine(bundle, description, runtime.memory())
-        return OpenEngine(served, _compute_nothing, AnswerWriter(served.facts(), process), 1)
+        return OpenEngine(served, _compute_nothing, AnswerWriter(served.facts(), process), runtime.memory, 1)
     batch = largest_batch(description, max_batch)
     slots = allocate(description, regions, batch)
     for name in slots.inputs:
@@ -104,7 +106,7 @@ def open_engine(
     served = ServedEngine(bundle, description, runtime.memory())
     writer = AnswerWriter(served.facts(), process)
     pipeline = Pipeline(bundle.manifest, preprocessing, runtime, slots, batch, writer, clock)
-    return OpenEngine(served, pipeline.run, writer, batch)
+    return OpenEngine(served, pipeline.run, writer, runtime.memory, batch)
 
 
 def _compute_nothing(frames: Sequence[Frame]) -> list[Answer]:

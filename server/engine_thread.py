@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from engine.runtime import MemoryReport
 from server.engine_opening import OpenEngine
 from server.frames import Answer, Frame
 from server.mailbox import Mailbox
+from server.process_memory import SAMPLE_INTERVAL_NS
 
 log = logging.getLogger("monocoque.engine")
 
@@ -27,12 +29,14 @@ class Turn:
         answers: What became of frames.
         batch_size: Frames that were launched; 0 in a message about something else.
         busy_ns: Time the engine's thread spent.
+        memory: What the engine holds, once in a while.
     """
 
     taken: Sequence[Frame] = ()
     answers: Sequence[Answer] = ()
     batch_size: int = 0
     busy_ns: int = 0
+    memory: MemoryReport | None = None
 
 
 class EngineThread:
@@ -41,12 +45,21 @@ class EngineThread:
     Args:
         mailbox: Where frames wait.
         report: Hands a turn to the event loop; called on this thread.
+        died: Told that the thread ended on its own, which only a bug of ours can cause; called on this thread.
         clock: Monotonic clock in nanoseconds.
     """
 
-    def __init__(self, mailbox: Mailbox, report: Callable[[Turn], None], clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        report: Callable[[Turn], None],
+        died: Callable[[], None],
+        clock: Callable[[], int],
+    ) -> None:
         self._mailbox = mailbox
         self._report = report
+        self._died = died
+        self._memory_sampled_at = 0
         self._clock = clock
         self._thread: threading.Thread | None = None
 
@@ -77,8 +90,12 @@ class EngineThread:
                 opened.set_exception(error)
                 return
             opened.set_result(engine)
-            while self._turn(engine):  # nothing of a turn is held while waiting for the next
-                pass
+            try:
+                while self._turn(engine):  # nothing of a turn is held while waiting for the next
+                    pass
+            except BaseException:
+                log.exception("the engine's thread ended; restart the server")
+                self._died()
 
     def _turn(self, engine: OpenEngine) -> bool:
         """Wait for frames and compute them; False once the mailbox was closed."""
@@ -96,7 +113,11 @@ class EngineThread:
         if selection.batch:
             answers = self._compute(engine, selection.batch)
             launched = sum(frame.ledger.inferred is not None for frame in selection.batch)
-            self._report(Turn(answers=answers, batch_size=launched, busy_ns=self._clock() - started))
+            now = self._clock()
+            memory = None
+            if now - self._memory_sampled_at >= SAMPLE_INTERVAL_NS:
+                self._memory_sampled_at, memory = now, engine.memory()
+            self._report(Turn(answers=answers, batch_size=launched, busy_ns=now - started, memory=memory))
         return True
 
     @staticmethod

@@ -11,6 +11,21 @@ from server.answers import EngineFacts
 from server.metrics import Metrics
 
 
+def own_memory(memory: MemoryReport) -> dict[str, int]:
+    """What the engine itself holds, by kind; the device as a whole is left out."""
+    return {kind: size for kind, size in memory.bytes_by_kind.items() if not kind.startswith("device_")}
+
+
+def count_memory(memory: MemoryReport, metrics: Metrics) -> None:
+    """Tell Prometheus what the engine and its device hold."""
+    for kind, size_bytes in own_memory(memory).items():
+        metrics.engine_memory(kind).set(size_bytes)
+    kinds = memory.bytes_by_kind
+    if "device_total" in kinds and "device_free" in kinds:
+        metrics.gpu_memory("total").set(kinds["device_total"])
+        metrics.gpu_memory("used").set(kinds["device_total"] - kinds["device_free"])
+
+
 @dataclass(frozen=True)
 class ServedEngine:
     """An engine once it is open.
@@ -37,8 +52,12 @@ class ServedEngine:
 
     def facts(self) -> EngineFacts:
         """What every result says of it."""
-        own = {kind: size for kind, size in self.memory.bytes_by_kind.items() if not kind.startswith("device_")}
-        return EngineFacts(digest=self.bundle.digest, degraded=self.degraded, memory_bytes=own, labels=self.labels)
+        return EngineFacts(
+            digest=self.bundle.digest,
+            degraded=self.degraded,
+            memory_bytes=own_memory(self.memory),
+            labels=self.labels,
+        )
 
     def response(self) -> pb.GetEngineResponse:
         """The answer to `GetEngine`."""
@@ -71,12 +90,7 @@ class ServedEngine:
             metrics: Where.
             version: Version of the server.
         """
-        for kind, size_bytes in self.facts().memory_bytes.items():
-            metrics.engine_memory(kind).set(size_bytes)
-        device = self.memory.bytes_by_kind
-        if "device_total" in device and "device_free" in device:
-            metrics.gpu_memory("total").set(device["device_total"])
-            metrics.gpu_memory("used").set(device["device_total"] - device["device_free"])
+        count_memory(self.memory, metrics)
         metrics.degraded().set(bool(self.degraded))
         metrics.build_info(
             version,

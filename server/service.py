@@ -69,6 +69,7 @@ class Service:
             ended("CANCELLED").inc()
             raise
         ended("OK" if ending is None else ending[0].name).inc()
+        log.info("a stream of %s ended: %s", context.peer(), "all answered" if ending is None else ending[1])
         if ending is not None:
             await context.abort(*ending)
 
@@ -97,6 +98,13 @@ class Service:
             asyncio.ensure_future(_alarm(session)),
             asyncio.ensure_future(self._drained.wait()),
         ]
+        log.info(
+            "%s opened by %s: %s, %s",
+            session.id,
+            context.peer(),
+            ", ".join(session.cameras),
+            "every frame" if session.replays else "freshest frames",
+        )
         try:
             await _first(read, drained, write, alarm)
             read.cancel()

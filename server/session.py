@@ -65,6 +65,7 @@ class Session:
         self._audience = audience
         self._metrics = metrics
         self._closed = False
+        self._refusing = ""
         self.cameras = {
             spec.id: OpenCamera(
                 key=CameraKey(self.id, spec.id),
@@ -113,16 +114,21 @@ class Session:
             return
         if header.client_dropped:
             camera.metrics.client_dropped.inc(header.client_dropped)
-        refused = self._check_order(camera, header.sequence) or check_frame(
-            header, pixels, camera.spec, self._max_frame_bytes
+        refused = (
+            self._refusing
+            or self._check_order(camera, header.sequence)
+            or check_frame(header, pixels, camera.spec, self._max_frame_bytes)
         )
-        if refused is not None:
+        if refused:
             self.outbox.add_credit(header.camera_id)
             self.deliver(self._writer.without_numbers(frame, "refused", refused))
             return
         camera.last_sequence = header.sequence
         if self.replays:
             await self._room_for(frame)
+            if self._refusing:
+                self.deliver(self._writer.without_numbers(frame, "refused", self._refusing))
+                return
         else:
             self.outbox.add_credit(header.camera_id)
         replaced = self._mailbox.offer(frame)
@@ -132,7 +138,7 @@ class Session:
 
     async def _room_for(self, frame: Frame) -> None:
         try:
-            while not self._mailbox.has_room(frame.camera.key):
+            while not self._refusing and not self._mailbox.has_room(frame.camera.key):
                 self._room.clear()
                 await self._room.wait()
         except asyncio.CancelledError:  # the stream ends, and the frame was never let in
@@ -194,7 +200,9 @@ class Session:
         await self._idle.wait()
 
     def refuse_waiting(self, reason: str) -> None:
-        """Answer every frame that still waits, without computing it."""
+        """Answer every frame that waits or still comes, without computing it."""
+        self._refusing = reason
+        self._room.set()
         for camera in self.cameras.values():
             for frame in self._mailbox.remove_camera(camera.key):
                 self.deliver(self._writer.without_numbers(frame, "refused", reason))

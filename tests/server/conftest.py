@@ -18,12 +18,13 @@ from engine.bundle import Bundle
 from engine.fake import FakeRuntime
 from engine.runtime import Runtime, RuntimeDescription
 from engine.slots import RegionTable
+from protos.monocoque.v1.result_pb2 import STATUS_OK
 from server.app import Addresses, Server
 from server.clock import HostClock
 from server.engine_opening import OpenRuntime
 from server.settings import Settings
 from tests.server.bundles import write_bundle
-from tests.server.raw_client import PATIENCE_SECONDS, RawStream, RawWatch
+from tests.server.raw_client import PATIENCE_SECONDS, RawStream, RawWatch, camera, frame
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -133,6 +134,19 @@ class Running:
         head, _, body = answer.decode().partition("\r\n\r\n")
         assert head.startswith("HTTP/1.1 200")
         return body
+
+    async def open_one(self, camera_id: str) -> RawStream:
+        """A stream of one camera."""
+        stream = self.stream()
+        await stream.open([camera(camera_id)])
+        return stream
+
+    async def still_serves(self) -> None:
+        """Another stream gets its answer."""
+        stream = await self.open_one("other")
+        await stream.send(frame(1, "other"))
+        assert (await stream.results(1))[0].status == STATUS_OK
+        await stream.finish()
 
     def frames(self, status: str, camera_id: str = "front") -> int:
         """Frames of a camera that ended so."""

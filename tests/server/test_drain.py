@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -100,3 +101,19 @@ async def test_reflection_lists_the_service(real: Running) -> None:
     call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     names = {service.name async for response in call for service in response.list_services_response.service}
     assert names >= {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+
+
+async def test_a_dead_engine_thread_shows_in_health(
+    running: Running, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(running.server.mailbox, "take", broken)
+    stream = running.stream()
+    await stream.open([camera()])
+    await stream.send(frame(1))  # wakes the thread, which then asks again
+    await stream.results(1)
+    for name in ("", SERVICE, LIVENESS):
+        while await health(running, name) == "SERVING":
+            await asyncio.sleep(0.001)

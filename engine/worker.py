@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
     except ValueError:
         sys.stderr.write("the engine's process is started by the server: python -m server BUNDLE\n")
         return 2
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent drains, then closes
+    for kind in (signal.SIGINT, signal.SIGTERM):  # these reach the whole group; the parent drains, then closes
+        signal.signal(kind, signal.SIG_IGN)
     _die_with(parent)
     serve(Channel.adopt(descriptor))
     return 0

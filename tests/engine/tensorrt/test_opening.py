@@ -1,5 +1,6 @@
 """Which plan is opened: the bundle's, the cache's, or one compiled here."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def test_plans_of_other_targets_and_graphs_are_passed_over(tmp_path: Path) -> No
     assert choose_plan(bundle.manifest, "rtx", "float", {}).entry == entry()
 
 
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
 def test_a_library_that_is_not_installed_says_what_to_install() -> None:
     with pytest.raises(RuntimeUnavailable, match="the Python module 'tensorrt'") as caught:
         load_tensorrt("jetson-orin")

@@ -1,5 +1,6 @@
 """The order of things in the GPU backend, on a driver that is only pretended. No GPU takes part."""
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -193,6 +194,7 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         Gpu()
 
 
+@pytest.mark.skipif(importlib.util.find_spec("pycuda") is not None, reason="PyCUDA is installed")
 def test_without_pycuda_there_is_no_gpu() -> None:
     with pytest.raises(RuntimeUnavailable, match="PyCUDA does not load") as caught:
         device_facts()

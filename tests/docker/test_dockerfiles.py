@@ -45,6 +45,11 @@ def test_an_image_runs_as_a_user_without_rights_and_says_how_it_is(dockerfile: P
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name)
+def test_an_image_reports_nothing_to_anyone(dockerfile: Path) -> None:
+    assert "ORT_DISABLE_TELEMETRY=1" in runtime_stage(dockerfile)  # ONNX Runtime 1.29 and newer otherwise do
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name)
 def test_no_compiler_reaches_the_image(dockerfile: Path) -> None:
     text = dockerfile.read_text()
     runtime = runtime_stage(dockerfile) + (text.split("FROM base AS build")[0] if "AS base" in text else "")

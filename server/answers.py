@@ -19,6 +19,7 @@ from server.process_memory import ProcessMemory
 
 _RESPONSE_FIELD = StreamFramesResponse.RESULT_FIELD_NUMBER
 _WATCH_FIELD = WatchResultsResponse.RESULT_FIELD_NUMBER
+_STATUS = {name.removeprefix("STATUS_").lower(): value for name, value in pb.Status.items()}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class AnswerWriter:
             camera_id=frame.header.camera_id,
             sequence=frame.header.sequence,
             capture_time_ns=frame.header.capture_time_ns,
-            status=pb.Status.Value(f"STATUS_{status.upper()}"),
+            status=_STATUS[status],
             degraded=self._engine.degraded,
             engine_digest=self._engine.digest,
             memory=pb.Memory(frame_bytes=frame.frame_bytes),

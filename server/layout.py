@@ -77,6 +77,8 @@ def check_frame(header: pb.FrameHeader, pixel_bytes: memoryview, camera: pb.Came
             f"camera {camera.id} was opened with {camera.width}x{camera.height}, "
             f"this frame is {header.width}x{header.height}"
         )
+    if header.color_matrix not in pb.ColorMatrix.values() or header.color_range not in pb.ColorRange.values():
+        return f"color_matrix {header.color_matrix} or color_range {header.color_range} is not known"
     if len(pixel_bytes) > max_bytes:
         return (
             f"{len(pixel_bytes)} bytes of pixels, at most {max_bytes} are accepted; start the server with --max-frame"

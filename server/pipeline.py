@@ -69,6 +69,14 @@ class Pipeline:
             frames: At most as many as the slots take.
         """
         answers: list[Answer] = []
+        entries = self._fill_input(self._decode(frames, answers))
+        launch = self._shed_late(entries, answers)
+        if launch:
+            answers.extend(self._infer(launch))
+        return answers
+
+    def _decode(self, frames: Sequence[Frame], answers: list[Answer]) -> list[tuple[Frame, Image]]:
+        """Images of the frames that can be decoded; the others are answered."""
         decoded: list[tuple[Frame, Image]] = []
         for frame in frames:
             frame.ledger.selected = self._clock()
@@ -79,17 +87,17 @@ class Pipeline:
             except DecodeFailed as error:
                 answers.append(self._writer.without_numbers(frame, "failed", str(error)))
             frame.ledger.decoded = self._clock()
+        return decoded
+
+    def _fill_input(self, decoded: list[tuple[Frame, Image]]) -> list[_Entry]:
+        """Write the network input; the images and the bytes they came from are not needed after that."""
         batched = self._clock()
         entries = []
-        for entry, (frame, image) in enumerate(decoded):
+        for position, (frame, image) in enumerate(decoded):
             frame.ledger.batched = batched
-            entries.append(_Entry(frame, resize_into(image, self._preprocessing, self._input[entry])))
+            entries.append(_Entry(frame, resize_into(image, self._preprocessing, self._input[position])))
             frame.release()
-        del decoded
-        launch = self._shed_late(entries, answers)
-        if launch:
-            answers.extend(self._infer(launch))
-        return answers
+        return entries
 
     def _shed_late(self, entries: list[_Entry], answers: list[Answer]) -> list[_Entry]:
         """Answer what is past its age, and close the gaps it leaves in the network input."""

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
+from prometheus_client.utils import floatToGoString
 
 from server.metrics import Metrics
 
@@ -57,7 +58,9 @@ def _lines(metric: Metric, labels: Mapping[str, str]) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
+    if float(value).is_integer():
+        return str(int(value))
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call] # prometheus-client has few types
 
 
 def _escape(text: str) -> str:

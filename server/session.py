@@ -188,11 +188,11 @@ class Session:
         result, stages, age_ns = finish(answer, self._host.monotonic_ns())
         if not self._closed:
             self.outbox.put(as_response(result))
-        if answer.status == "ok":
+        if status == "ok":
             for stage, duration_ns in stages.items():
                 frame.camera.metrics.stages[stage].observe(duration_ns / 1e9)
             frame.camera.metrics.age.observe(age_ns / 1e9)
-        if answer.status != "stale":  # by definition a newer result follows
+        if status not in ("stale", "undelivered"):  # after a stale one, by definition, a newer result follows
             self._audience.publish(frame.camera, result)
 
     async def answered(self) -> None:

@@ -35,6 +35,8 @@ def image_file(extension: str, width: int = 64, height: int = 32) -> bytes:
         pytest.param({}, frame(1, width=32), "opened with 64x32, this frame is 32x32", id="another size"),
         pytest.param({}, frame(1, encoding=JPEG), "opened with RGB8, this frame is JPEG", id="another encoding"),
         pytest.param({}, frame(1, encoding=77), "this frame is 77", id="unknown encoding"),
+        pytest.param({}, frame(1, color_matrix=9), "color_matrix 9", id="unknown matrix"),
+        pytest.param({}, frame(1, color_range=9), "color_range 9 is not known", id="unknown range"),
         pytest.param(
             {}, frame(1, stride_bytes=100), "stride_bytes is 100, a row of 64 RGB8 pixels takes 192", id="stride"
         ),

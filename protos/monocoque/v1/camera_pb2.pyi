@@ -256,7 +256,7 @@ class FrameHeader(_message.Message):
     camera_id: _builtins.str
     """Which camera of `Open` took it."""
     sequence: _builtins.int
-    """Counts up per camera; a gap is a frame that was never sent."""
+    """Counts up per camera, or the frame is refused; a gap is a frame that was never sent."""
     capture_time_ns: _builtins.int
     """When the shutter opened, in the clock that `Open` declared."""
     client_send_time_ns: _builtins.int

@@ -28,7 +28,7 @@ def compose(first: Convolution, second: Convolution) -> Convolution:
     def compute() -> Array:
         return _weights(first, second, groups, shape)
 
-    return Convolution(Deferred(shape, compute), windows, groups)
+    return Convolution(Deferred(shape, compute), windows, groups, is_zero=first.is_zero or second.is_zero)
 
 
 def _weights(first: Convolution, second: Convolution, groups: int, shape: tuple[int, ...]) -> Array:

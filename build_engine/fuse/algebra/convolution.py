@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ class Convolution:
         windows: One per spatial axis.
         groups: Output channels ``[g * C_out/groups, ...)`` read input channels ``[g * C_in/groups, ...)``.
         is_identity: Known to return its input unchanged.
+        is_zero: Known to return zeros.
     """
 
     weight: Deferred
     windows: tuple[Window, ...]
     groups: int = 1
     is_identity: bool = False
+    is_zero: bool = False
 
     @property
     def c_out(self) -> int:
@@ -79,12 +82,12 @@ class Convolution:
         def compute() -> Array:
             return weight.value * scale.value.reshape(-1, *[1] * (len(weight.shape) - 1))
 
-        return Convolution(Deferred(weight.shape, compute), self.windows, self.groups)
+        return dataclasses.replace(self, weight=Deferred(weight.shape, compute), is_identity=False)
 
     def with_windows(self, windows: tuple[Window, ...]) -> Convolution:
         """The same taps under other paddings or strides."""
         same = self.is_identity and windows == self.windows
-        return Convolution(self.weight, windows, self.groups, is_identity=same)
+        return dataclasses.replace(self, windows=windows, is_identity=same)
 
     def in_groups(self, groups: int) -> Convolution:
         """The same map with fewer groups: blocks on a diagonal; ``groups`` divides ``self.groups``."""

@@ -65,6 +65,21 @@ class Form:
         """``(C_out,)``, zeros where there is no bias."""
         return np.zeros(self.c_out) if self.bias is None else self.bias.value
 
+    def is_as_large_as(self, other: Form, axis: int) -> bool:
+        """Whether two tensors are known to be of equal size on an axis: 0 for the batch, 2 and on for the image.
+
+        They are if a source in common is read with the same stride and slack (see `Window.size`).
+        """
+        for source, term in self.terms.items():
+            twin = other.terms.get(source)
+            if isinstance(term, Convolution) and isinstance(twin, Convolution):
+                if axis == 0:
+                    return True
+                one, two = term.windows[axis - 2], twin.windows[axis - 2]
+                if one.stride == two.stride and one.slack == two.slack:
+                    return True
+        return False
+
     def scaled(self, scale: Deferred) -> Form:
         """Each channel times its factor; ``scale: (C_out,)``."""
         bias = self.bias
@@ -76,13 +91,16 @@ class Form:
         return Form(self.terms, _sum(self.bias, shift), self.sizes)
 
     def plus(self, other: Form) -> Form:
-        """The sum of two tensors of equal shape; sources in common are merged.
+        """The sum of two tensors of equal shape; sources in common are merged, branches of zeros dropped.
 
         Raises:
             NotExact: A common source's windows cannot be aligned, see `Convolution.plus`.
         """
-        terms: dict[Source, Term] = dict(self.terms)
-        for source, term in other.terms.items():
+        terms: dict[Source, Term] = {s: term for s, term in self.terms.items() if not _is_zero(term)}
+        added = {s: term for s, term in other.terms.items() if not _is_zero(term)}
+        if not terms and not added:
+            terms = dict(self.terms)
+        for source, term in added.items():
             mine = terms.get(source)
             terms[source] = term if mine is None else _added(mine, term, other.sizes[source])
         return Form(terms, _sum(self.bias, other.bias), {**self.sizes, **other.sizes})
@@ -140,7 +158,7 @@ class Form:
             return Form(terms, bias, self.sizes)
         return Form(terms, Deferred((second.c_out,), lambda: _through(second, bias.value)), self.sizes)
 
-    def convolved(self, weight: Deferred, windows: Sequence[Window], groups: int) -> Form:
+    def convolved(self, weight: Deferred, windows: Sequence[Window], groups: int, *, is_zero: bool = False) -> Form:
         """A convolution of this tensor; its padding is judged by `padded`, the rest is `then`.
 
         Padding at the end that no window reaches, as with an even size and stride 2, counts as none.
@@ -153,7 +171,7 @@ class Form:
             (w.begin, w.end if size is None else w.reached_end(size))
             for w, size in zip(windows, self._output_sizes(), strict=True)
         ]
-        return self.padded(reached).then(Convolution(weight, bare, groups))
+        return self.padded(reached).then(Convolution(weight, bare, groups, is_zero=is_zero))
 
     def _output_sizes(self) -> tuple[int | None, ...]:
         """This tensor's own spatial sizes, where a source's are known."""
@@ -164,6 +182,10 @@ class Form:
             None if size is None else window.size(size)
             for window, size in zip(term.windows, self.sizes[source], strict=True)
         )
+
+
+def _is_zero(term: Term) -> bool:
+    return isinstance(term, Convolution) and term.is_zero
 
 
 def _added(one: Term, two: Term, sizes: tuple[int | None, ...]) -> Term:

@@ -50,7 +50,7 @@ class Window:
 
     def reached_end(self, source: int) -> int:
         """The padding at the end that the last window reads; less than `end` where the stride stops short."""
-        return min(self.end, self.stride * (self.size(source) - 1) + self.last - (source - 1))
+        return min(self.end, max(0, self.stride * (self.size(source) - 1) + self.last - (source - 1)))
 
     def padded(self, begin: int, end: int, source: int | None) -> Window:
         """The window of this window's output after ``begin`` and ``end`` more positions around it.

@@ -28,21 +28,25 @@ def mean(site: Site) -> Form:
 
 
 def _total(site: Site, factors: list[float]) -> Form:
-    shapes = [site.shape(i) for i, operand in enumerate(site.operands) if isinstance(operand, Form)]
-    for shape in shapes:
-        if shape != shapes[0] or None in shape:
-            raise NotExact(Reason.BROADCAST, f"tensors {shapes[0]} and {shape} are not known to be of one shape")
+    tensors = [(operand, site.shape(i)) for i, operand in enumerate(site.operands) if isinstance(operand, Form)]
+    if not tensors:
+        raise NotExact(Reason.OPERATOR, "a sum of constants")
+    (first, shape), *others = tensors
+    for form, other in others:
+        if len(shape) != len(other) or any(
+            (one is None or one != two) and not (axis != 1 and first.is_as_large_as(form, axis))
+            for axis, (one, two) in enumerate(zip(shape, other, strict=False))
+        ):
+            raise NotExact(Reason.BROADCAST, f"tensors {shape} and {other} are not known to be of one shape")
     total: Form | None = None
     for operand, factor in zip(site.operands, factors, strict=True):
         if isinstance(operand, Form):
             form = operand if factor == 1.0 else operand.scaled(_uniform(factor, operand.c_out))
             total = form if total is None else total.plus(form)
-    if total is None:
-        raise NotExact(Reason.OPERATOR, "a sum of constants")
     for operand, factor in zip(site.operands, factors, strict=True):
         if not isinstance(operand, Form):
-            total = total.shifted(_constant(operand, factor, shapes[0]))
-    return total
+            total = (total or first).shifted(_constant(operand, factor, shape))
+    return total or first
 
 
 def _uniform(factor: float, channels: int) -> Deferred:

@@ -20,7 +20,10 @@ def conv(site: Site) -> Form:
         for kernel, stride, dilation, (begin, end) in zip(weight.shape[2:], strides, dilations, pads, strict=True)
     ]
     convolved = form.convolved(
-        Deferred(weight.shape, lambda: weight.astype(np.float64)), windows, site.integer("group", 1)
+        Deferred(weight.shape, lambda: weight.astype(np.float64)),
+        windows,
+        site.integer("group", 1),
+        is_zero=not weight.any(),
     )
     return convolved if bias is None else convolved.shifted(Deferred.of(bias))
 

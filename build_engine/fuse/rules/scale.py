@@ -1,4 +1,5 @@
 import numpy as np
+import onnx_ir as ir
 
 from build_engine.fuse.algebra import Deferred, Form, NotExact, Reason
 from build_engine.fuse.rules.site import Site, per_channel
@@ -8,12 +9,30 @@ def mul(site: Site) -> Form:
     """Mul by a constant.
 
     1. One factor is a constant that `per_channel` accepts.
+    2. It is not the last factor of a GELU written out, ``0.5 * (x * (1 + erf(x / sqrt 2)))``: runtimes compute
+       that at once as long as it is whole.
     """
+    if _ends_a_gelu(site.node):
+        raise NotExact(Reason.COST, "it is the last factor of a GELU, which runtimes compute at once")
     left, right = site.operands
     constant, index = (right, 0) if isinstance(left, Form) else (left, 1)
     if not isinstance(constant, np.ndarray):
         raise NotExact(Reason.NONLINEARITY, "both factors are computed at run time: the product is no linear map")
     return site.form(index).scaled(per_channel(constant, site.shape(index)))
+
+
+def _ends_a_gelu(node: ir.Node) -> bool:
+    """Whether a Mul scales ``x * (1 + erf(...))``."""
+    products = [value.producer() for value in node.inputs if value is not None]
+    sums = [
+        value.producer()
+        for product in products
+        if product is not None and product.op_type == "Mul"
+        for value in product.inputs
+        if value is not None
+    ]
+    inner = [value.producer() for s in sums if s is not None and s.op_type == "Add" for value in s.inputs if value]
+    return any(node is not None and node.op_type == "Erf" for node in inner)
 
 
 def div(site: Site) -> Form:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ EAGER = FuseOptions(ns_per_mac=0.0, ns_per_byte=0.0, ns_per_launch=1.0)
 class GraphBuilder:
     """Adds nodes one at a time; constants are initializers named after their node."""
 
-    def __init__(self, *input_shapes: Sequence[int | str], opset: int = 20) -> None:
+    def __init__(self, *input_shapes: Sequence[int | str], opset: int = 20, prefix: str = "") -> None:
         self.inputs = [
             helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, list(shape))
             for i, shape in enumerate(input_shapes)
@@ -28,28 +28,34 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.opset = opset
+        self.prefix = prefix
 
     def constant(self, value: npt.ArrayLike) -> str:
         array = np.asarray(value)
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        name = f"c{len(self.initializers)}"
+        name = f"{self.prefix}c{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
     def add(self, op_type: str, *operands: str | npt.ArrayLike, outputs: int = 1, **attributes: Any) -> Any:
         names = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
-        stem = f"{op_type.lower()}{len(self.nodes)}"
+        stem = f"{self.prefix}{op_type.lower()}{len(self.nodes)}"
         results = [stem if i == 0 else f"{stem}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(op_type, names, results, name=f"n_{stem}", **attributes))
         return results[0] if outputs == 1 else results
 
-    def model(self, *outputs: str) -> onnx.ModelProto:
+    def model(
+        self, *outputs: str, shape: Sequence[int] | None = None, types: Mapping[str, int] | None = None
+    ) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "graph",
             self.inputs,
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+            [
+                helper.make_tensor_value_info(name, (types or {}).get(name, TensorProto.FLOAT), shape)
+                for name in outputs
+            ],
             self.initializers,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)

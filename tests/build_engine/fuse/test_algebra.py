@@ -14,7 +14,7 @@ from build_engine.fuse.algebra import Convolution, Deferred, Form, NotExact, Win
 # Thousands of tiny convolutions: threads would only wait for each other.
 torch.set_num_threads(1)
 
-slow = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
+slow = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 @st.composite
@@ -121,9 +121,12 @@ def test_a_sum_is_refused_or_equal(pair: tuple[Convolution, Convolution], height
 
 
 @slow
-@given(convolutions(4, 4), convolutions(4, 2), sizes, sizes)
+@given(convolutions(4, 4), convolutions(4, 2), st.integers(4, 7), st.integers(4, 7))
 def test_what_is_refused_is_different(first: Convolution, second: Convolution, height: int, width: int) -> None:
-    """Refusing everything would pass the tests above: what is refused must really differ at this size."""
+    """Refusing everything would pass the tests above: what is refused must really differ.
+
+    Not at the smallest sizes, where dilated taps may jump over the whole image.
+    """
     x = image(4, height, width)
     assume(fits(first, height, width))
     between = run(first, x)
@@ -149,12 +152,7 @@ def test_groups_to_dense_and_growing_change_nothing(conv: Convolution, height: i
     x = image(4, height, width)
     assume(fits(conv, height, width))
     grown = tuple(
-        w.union(
-            Window(3, w.stride, w.dilation, w.begin + w.dilation, w.end + 3 * w.dilation - w.dilation * w.kernel), None
-        )
-        if w.kernel > 1
-        else w
-        for w in conv.windows
+        Window(w.kernel + 2, w.stride, w.dilation, w.begin + w.dilation, w.end + w.dilation) for w in conv.windows
     )
     torch.testing.assert_close(run(conv.in_groups(1), x), run(conv, x))
     torch.testing.assert_close(run(conv.grown(grown), x), run(conv, x))
@@ -173,7 +171,7 @@ def test_padding_at_the_end_case_2_depends_on_the_size_under_a_stride(n: int, re
     assert window.size(n) == 3
     form = Form({"x": Convolution(Deferred.of(np.ones((1, 1, 3))), (window,))}, None, {"x": (n,)})
     if refused:
-        form.padded([(0, 1)])
-    else:
         with pytest.raises(NotExact, match="real pixels"):
             form.padded([(0, 1)])
+    else:
+        form.padded([(0, 1)])

@@ -43,6 +43,10 @@ examples:
   python -m surround train                   resumes where an interrupted run stopped
   python -m surround train --fresh --seed 2
   python -m surround train --small-steps 60 --steps 20 --frames 240 -o out/try     a try of a minute
+
+Rendered frames take 9.6 GB in the output folder. The committed weights took 40 minutes of training on two cores
+with AVX512-BF16, which computes bfloat16 2.3 times as fast as float32; glibc's allocator was told to keep its
+memory (MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=16000000000), which spares it page faults.
 """
 
 

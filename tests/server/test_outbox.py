@@ -9,18 +9,29 @@ from server import outbox
 from server.outbox import Outbox
 
 
-async def test_messages_keep_their_order_and_credits_go_first() -> None:
+async def test_messages_keep_their_order_and_credits_are_merged_behind_them() -> None:
     box = Outbox()
+    box.add_credit("front")
     box.put(b"one")
     box.put(b"two")
     box.add_credit("front")
-    box.add_credit("front")
     box.finish()
-    first = await box.next()
-    assert first is not None
-    credit = StreamFramesResponse.FromString(first).credit
+    assert [await box.next() for _ in range(2)] == [b"one", b"two"]
+    last = await box.next()
+    assert last is not None
+    credit = StreamFramesResponse.FromString(last).credit
     assert (credit.camera_id, credit.frames) == ("front", 2)
-    assert [await box.next() for _ in range(3)] == [b"one", b"two", None]
+    assert await box.next() is None
+
+
+async def test_a_credit_alone_wakes_who_waits() -> None:
+    box = Outbox()
+    waiting = asyncio.ensure_future(box.next())
+    await asyncio.sleep(0)
+    box.add_credit("front")
+    message = await waiting
+    assert message is not None
+    assert StreamFramesResponse.FromString(message).credit.frames == 1
 
 
 async def test_who_waits_is_woken_by_what_comes_and_by_the_end() -> None:

@@ -125,6 +125,7 @@ def _captured(graph: ir.Graph) -> list[ir.Value]:
 def cheapest_cover(graph: ir.Graph, cuts: Cuts, options: FuseOptions) -> Cover:
     """A cover of the graph that no single change of a choice makes cheaper."""
     cover = Cover(graph, options)
+    cover.choice.update({node.outputs[0]: node for node in cuts.moved})
     cover.need(graph.outputs)
     # What only its own node can compute is needed whatever is chosen elsewhere: holding on to it keeps every
     # comparison within its own linear region.

@@ -7,6 +7,7 @@ that says how. Cuts of a node's output are combinations of its inputs' cuts, pas
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 from build_engine.fuse.algebra import Arranged, Form, Framed, NotExact
 from build_engine.fuse.cost import is_constant, node_ns
+from build_engine.fuse.moved import MovedNodes
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.realize import realization
 from build_engine.fuse.rules import RULES, Site
@@ -53,11 +55,13 @@ class Cuts:
     Args:
         of: Cuts per tensor, the trivial one (the tensor itself) not included.
         unfinished: Per tensor what has no form yet but may have one after the next nodes.
+        moved: Copies of nodes that forms are relative to.
         refusals: Per node the first obstacle each set of absorbed nodes met.
     """
 
     of: dict[ir.Value, list[Cut]] = field(default_factory=dict)
     unfinished: dict[ir.Value, list[tuple[Framed | Arranged, frozenset[ir.Node]]]] = field(default_factory=dict)
+    moved: MovedNodes = field(default_factory=MovedNodes)
     refusals: dict[ir.Node, list[tuple[frozenset[ir.Node], NotExact]]] = field(default_factory=dict)
 
 
@@ -72,7 +76,7 @@ def enumerate_cuts(graph: ir.Graph, opset: int, options: FuseOptions) -> Cuts:
         found: dict[ir.Value, dict[frozenset[ir.Value], Cut]] = {output: {} for output in node.outputs}
         for operands, absorbed in _combinations(node, cuts):
             try:
-                result = rule(Site(node, operands, opset))
+                result = rule(Site(node, operands, opset, functools.partial(cuts.moved.on, node)))
             except NotExact as obstacle:
                 cuts.refusals.setdefault(node, []).append((absorbed, obstacle))
                 continue

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -26,8 +28,9 @@ class Emitter:
 
     def replace(self, cut: Cut) -> list[ir.Node]:
         """Computes a cut's root by its form; returns the nodes written, none for an identity."""
+        written = _outside(cut.leaves)
+        self._graph.extend(written)
         plan = realization(cut.form, cut.root, self._options).plan
-        written: list[ir.Node] = []
         leaves = [self._now.get(leaf, leaf) for leaf in cut.leaves]
         if plan is Plan.NOTHING:
             self._stand_in(cut.root, leaves[0])
@@ -46,7 +49,7 @@ class Emitter:
             result = self._convolution(base, source, joined, bias_value, cut, written)
         else:
             result = self._sum(base, leaves, cut, bias_value, written)
-        self._graph.extend(written)
+        self._graph.extend(node for node in written if node.graph is None)
         self._stand_in(cut.root, result)
         return written
 
@@ -190,6 +193,17 @@ def apply(graph: ir.Graph, chosen: list[Cut], options: FuseOptions) -> list[list
     emitter = Emitter(graph, options)
     chosen.reverse()
     return [emitter.replace(chosen.pop()) for _ in range(len(chosen))]
+
+
+def _outside(leaves: Iterable[ir.Value]) -> list[ir.Node]:
+    """Nodes that tensors depend on and that are not in the graph yet, each after those it reads."""
+    found: list[ir.Node] = []
+    for leaf in leaves:
+        node = leaf.producer()
+        if node is not None and node.graph is None and node not in found:
+            found.extend(n for n in _outside(v for v in node.inputs if v is not None) if n not in found)
+            found.append(node)
+    return found
 
 
 def _stem(cut: Cut) -> str:

@@ -77,6 +77,7 @@ def _fuse_graph(graph: ir.Graph, opset: int, options: FuseOptions) -> tuple[list
     kept = kept_regions(graph, cuts, cover)
     order = {node: index for index, node in enumerate(graph)}
     chosen = [choice for choice in cover.choice.values() if isinstance(choice, Cut) and cover.runs(choice)]
+    moved = cuts.moved
     del cuts, cover  # with all the forms that were considered and not chosen
     drafts = [_draft(cut, order, options) for cut in chosen]
     regions = [
@@ -88,6 +89,7 @@ def _fuse_graph(graph: ir.Graph, opset: int, options: FuseOptions) -> tuple[list
         )
         for draft, written in zip(drafts, apply(graph, chosen, options), strict=True)
     ]
+    moved.forget_unused()
     return regions, kept
 
 

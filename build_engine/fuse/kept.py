@@ -55,7 +55,7 @@ def _obstacle(
         for absorbed, obstacle in cuts.refusals.get(absorber, []):
             if producer in absorbed:
                 return obstacle.reason, f"cannot take in {producer.op_type} '{before}': {obstacle.sentence}"
-    if len(leaf.uses()) > 1 or leaf.is_graph_output():
+    if sum(use.node.graph is not None for use in leaf.uses()) > 1 or leaf.is_graph_output():
         return (
             Reason.SHARED,
             f"'{leaf.name}' is read elsewhere too, so {producer.op_type} '{before}' has to be computed anyway",

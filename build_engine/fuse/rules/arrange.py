@@ -80,7 +80,7 @@ def everywhere(rule: Callable[[Site], Form]) -> Callable[[Site], Shaped]:
             else:
                 raise NotExact(Reason.BROADCAST, "the tensors are arranged differently")
         shape = (1, first.form.c_out, *[1] * first.form.axes)  # equal for all: nothing broadcasts
-        return first.mapped(rule(Site(site.node, tuple(operands), site.opset, shape)))
+        return first.mapped(rule(Site(site.node, tuple(operands), site.opset, assumed_shape=shape)))
 
     return lifted
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from build_engine.fuse.algebra import Deferred, Form, NotExact, Reason, Window
+from build_engine.fuse.rules.commute import across
 from build_engine.fuse.rules.convolution import explicit_pads
 from build_engine.fuse.rules.site import Site
 
@@ -12,7 +13,8 @@ from build_engine.fuse.rules.site import Site
 def average_pool(site: Site) -> Form:
     """AveragePool: depthwise with weights ``1 / (kH kW)`` (Diverse Branch Block, transform V).
 
-    1. There is no padding, or padding is counted: else the border divides by fewer pixels.
+    1. There is no padding, or padding is counted: else the border divides by fewer pixels, and only what is
+       pointwise can move across (`commute.across`), as the weights still sum to 1 everywhere.
     2. `ceil_mode` adds no row or column at the known size.
     """
     form = site.form(0)
@@ -20,6 +22,8 @@ def average_pool(site: Site) -> Form:
     strides, dilations = site.integers("strides", [1] * len(kernel)), site.integers("dilations", [1] * len(kernel))
     pads = explicit_pads(site, kernel, strides, dilations)
     if any(begin or end for begin, end in pads) and not site.integer("count_include_pad", 0):
+        if form.is_pointwise and not all(term.is_identity for term in form.terms.values()):
+            return across(site)
         raise NotExact(Reason.BORDER, "the average leaves padding out, so it divides by fewer pixels at the border")
     windows = [
         Window(k, s, d if k > 1 else 1, begin, end)

@@ -4,6 +4,7 @@ import numpy as np
 
 from build_engine.fuse.algebra import Form, Framed, NotExact, Reason
 from build_engine.fuse.rules.border import framed
+from build_engine.fuse.rules.commute import repeating_pad
 from build_engine.fuse.rules.select import selected
 from build_engine.fuse.rules.site import Site
 
@@ -11,14 +12,14 @@ from build_engine.fuse.rules.site import Site
 def pad(site: Site) -> Form | Framed:
     """Pad with a constant; negative padding crops.
 
-    1. The mode is ``constant`` and the amounts are constants.
+    1. The mode is ``constant`` and the amounts are constants; other modes are `commute.repeating_pad`.
     2. `Form.padded` accepts the border: beyond its ends the tensor continues as the border's value.
     3. The batch is not padded. New channels are zero channels, which needs the value 0.
     """
     form = site.form(0)
     begins, ends, value = _amounts(site, form.axes + 2)
     if site.text("mode", "constant") != "constant":
-        raise NotExact(Reason.BORDER, f"a {site.text('mode', 'constant')} border repeats pixels")
+        return repeating_pad(site)
     if begins[0] or ends[0]:
         raise NotExact(Reason.OPERATOR, "it pads the batch")
     pads = tuple(zip(begins[2:], ends[2:], strict=True))

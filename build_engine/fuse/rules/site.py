@@ -24,12 +24,14 @@ class Site:
         node: The ONNX node.
         operands: Per input its form, its constant value, or None where the input is left out.
         opset: Version of the default operator set.
+        moved: The node's output, had it read another tensor; see `rules.commute`.
         assumed_shape: What to take every input's shape for, if not the shape in the graph.
     """
 
     node: ir.Node
     operands: tuple[Operand, ...]
     opset: int
+    moved: Callable[[object], ir.Value] | None = None
     assumed_shape: tuple[Dim, ...] | None = None
 
     def form(self, index: int) -> Form:
@@ -74,6 +76,14 @@ class Site:
             NotExact: Not even the rank is known.
         """
         return self.assumed_shape or known_shape(self.node.inputs[index])
+
+    def output_shape(self) -> tuple[Dim, ...]:
+        """The shape of the first output.
+
+        Raises:
+            NotExact: Not even the rank is known.
+        """
+        return known_shape(self.node.outputs[0])
 
     def integers(self, name: str, default: Sequence[int]) -> tuple[int, ...]:
         """A list-of-integers attribute."""

@@ -373,3 +373,31 @@ def test_conv_transpose_case_2_a_bias_before_it_stays(g: GraphBuilder) -> None:
 def test_a_3x3_after_a_transposed_convolution_stays(g: GraphBuilder) -> None:
     y = conv(g, g.add("ConvTranspose", "x0", weight(4, 6, 2, 2), strides=[2, 2]), 6, 5, 3)
     assert result_of(g, y) == ["ConvTranspose", "Conv"]
+
+
+def test_what_is_pointwise_moves_across_a_global_average(g: GraphBuilder) -> None:
+    y = g.add("GlobalAveragePool", conv(g, "x0", 4, 8, 1))
+    assert result_of(g, conv(g, y, 8, 5, 1)) == ["GlobalAveragePool", "Conv"]
+
+
+def test_what_is_pointwise_moves_across_a_mean_and_a_resize(g: GraphBuilder) -> None:
+    y = g.add("Resize", conv(g, "x0", 4, 8, 1), "", np.array([1, 1, 2, 2], dtype=np.float32), mode="linear")
+    y = g.add("ReduceMean", conv(g, y, 8, 6, 1), np.array([-1, -2]), keepdims=1)
+    assert result_of(g, conv(g, y, 6, 5, 1)) == ["Resize", "ReduceMean", "Conv"]
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_a_norm_moves_across_a_border_of_pixels(g: GraphBuilder, mode: str) -> None:
+    y = g.add("Pad", g.add("BatchNormalization", "x0", *norm(4)), np.array([0, 0, 1, 2, 0, 0, 1, 2]), mode=mode)
+    assert result_of(g, conv(g, y, 4, 6)) == ["Pad", "Conv"]
+
+
+def test_a_3x3_does_not_move_across_a_resize(g: GraphBuilder) -> None:
+    y = g.add("Resize", conv(g, "x0", 4, 8, 3), "", np.array([1, 1, 2, 2], dtype=np.float32))
+    assert result_of(g, conv(g, y, 8, 6, 1)) == ["Conv", "Resize", "Conv"]
+
+
+def test_a_norm_moves_across_an_average_that_leaves_padding_out(g: GraphBuilder) -> None:
+    y = g.add("BatchNormalization", "x0", *norm(4))
+    y = g.add("AveragePool", y, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    assert result_of(g, conv(g, y, 4, 6, 1)) == ["AveragePool", "Conv"]

@@ -28,7 +28,7 @@ RUN useradd --no-log-init --uid 10001 --no-create-home --shell /usr/sbin/nologin
     && install -d -o monocoque /var/cache/monocoque
 COPY --from=build /opt/monocoque /opt/monocoque
 COPY docker/healthcheck.py /opt/monocoque/
-# ONNX Runtime reports usage to its maker unless it is told not to.
+# ONNX Runtime 1.29 and newer reports usage to its maker unless it is told not to.
 ENV PATH=/opt/monocoque/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -28,7 +28,7 @@ RUN apt-get update \
 COPY --from=build /opt/monocoque /opt/monocoque
 COPY docker/healthcheck.py /opt/monocoque/
 ENV PATH=/opt/monocoque/bin:$PATH \
-    LD_LIBRARY_PATH=/opt/monocoque/tensorrt:$LD_LIBRARY_PATH \
+    LD_LIBRARY_PATH=/opt/monocoque/tensorrt${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
     XDG_CACHE_HOME=/var/cache \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -51,23 +51,27 @@ def _speed(built: Built) -> str:
 
 
 def _accuracy(built: Built) -> list[str]:
+    """Per precision, what the worst graph of it does: one recipe has a graph per kind of runtime."""
     reference = built.accuracy[0]
-    told: dict[str, None] = {}
-    for accuracy in built.accuracy[1:]:
-        told[_versus_float(reference, accuracy)] = None
-    return list(told)
+    told = []
+    for precision in dict.fromkeys(accuracy.precision for accuracy in built.accuracy[1:]):
+        graphs = [accuracy for accuracy in built.accuracy[1:] if accuracy.precision == precision]
+        told.append(_versus_float(reference, graphs))
+    return told
 
 
-def _versus_float(reference: Accuracy, accuracy: Accuracy) -> str:
-    precision = accuracy.precision.upper()
+def _versus_float(reference: Accuracy, graphs: list[Accuracy]) -> str:
+    precision = graphs[0].precision.upper()
     shares = [
         abs(value - reference.metric[name])
+        for accuracy in graphs
         for name, value in accuracy.metric.items()
         if name in reference.metric and 0 <= value <= 1 and 0 <= reference.metric[name] <= 1
     ]
     if shares:
         return f"{precision} within {100 * max(shares):.1f} points of FP32"
-    if accuracy.detections_f1 is not None:
-        return f"{precision} detections match FP32's at F1 {accuracy.detections_f1:.3f}"
-    worst = min((output.agreement for output in accuracy.outputs), default=1.0)
+    found = [accuracy.detections_f1 for accuracy in graphs if accuracy.detections_f1 is not None]
+    if found:
+        return f"{precision} detections match FP32's at F1 {min(found):.3f}"
+    worst = min((output.agreement for accuracy in graphs for output in accuracy.outputs), default=1.0)
     return f"{precision} outputs agree with FP32's to {100 * worst:.1f} %"

@@ -76,11 +76,15 @@ class Serving:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            if kind is None:
-                self.stop()
-            else:
-                self._kill()
+        if self.exit_code is not None:
+            return
+        if kind is not None:
+            self._kill()
+        elif self._process.poll() is None:
+            self.stop()
+        else:
+            self.exit_code = self._process.returncode
+            raise DemoError(f"the server ended by itself, with exit code {self.exit_code}\n{self._tail()}")
 
     def _wait_until_serving(self) -> None:
         deadline = time.monotonic() + START_SECONDS

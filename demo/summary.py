@@ -70,7 +70,9 @@ def _built(summary: Json) -> Iterator[tuple[str, str]]:
         sizes = row["bytes"]
         unfused, fused = sizes.get("unfused"), sizes.get("float")
         if unfused and fused:
-            yield "memory", f"{_mebibytes(unfused)} → {_mebibytes(fused)}, {_less(unfused, fused)} ({row['account']})"
+            lower = [f"; {_graph(name)} {_mebibytes(size)}" for name, size in sizes.items() if name.endswith("int8")]
+            saved = f"{_mebibytes(unfused)} → {_mebibytes(fused)}, {_less(unfused, fused)}"
+            yield "memory", f"{saved}{''.join(lower)} ({row['account']})"
     single = {row["graph"]: row["median_ms"] for row in summary["latency"] if row["batch"] == 1}
     if single:
         threads = summary["machine"]["threads"]
@@ -79,7 +81,7 @@ def _built(summary: Json) -> Iterator[tuple[str, str]]:
     for graph in summary["accuracy"]["graphs"]:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in graph["metric"].items())
         matched = graph.get("detections_f1")
-        if matched is not None:
+        if matched is not None and graph["graph"] != "float":
             figures += f"; detections as FP32's at F1 {matched:.3f}"
         yield f"accuracy {_graph(graph['graph'])}", figures
 

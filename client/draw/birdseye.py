@@ -64,6 +64,11 @@ class Canvas:
         """(column, row) of a point: x forward, y left."""
         return self.origin[0] - y_m * self.scale, self.origin[1] - x_m * self.scale
 
+    def shows(self, item: Placed) -> bool:
+        """Whether an object lies inside the picture, a metre from its border."""
+        column, row = self.to_picture(item.x_m, item.y_m)
+        return self.scale <= column < self.width - self.scale and self.scale <= row < self.height - self.scale
+
     def ground(self, step_px: int) -> NDArray[np.float64]:
         """Vehicle-frame points (R, C, 2) of every `step_px`-th pixel."""
         rows = np.arange(step_px / 2, self.height, step_px)
@@ -106,7 +111,7 @@ def birdseye(
         if camera_id in results and results[camera_id].ok
         for item in place((d for d in results[camera_id].detections if d.score >= min_score), view)
     ]
-    objects = sorted(merge(placed), key=lambda item: -item.distance_m)
+    objects = sorted((item for item in merge(placed) if canvas.shows(item)), key=lambda item: -item.distance_m)
     for item in objects:
         _draw_object(picture, canvas, item)
     _draw_distances(picture, canvas, objects)
@@ -186,9 +191,6 @@ def _draw_object(picture: Image, canvas: Canvas, item: Placed) -> None:
     """A disc at its place, drawn out along the line of sight as far as its distance may be wrong."""
     color = color_of(item.detection.label, item.detection.class_index)
     column, row = canvas.to_picture(item.x_m, item.y_m)
-    margin = canvas.scale
-    if not (margin <= column < canvas.width - margin and margin <= row < canvas.height - margin):
-        return  # outside of what is shown
     along = np.array([-np.sin(item.bearing_rad), -np.cos(item.bearing_rad)])
     across = np.array([-along[1], along[0]])
     reach = DISTANCE_ERROR * item.distance_m * canvas.scale

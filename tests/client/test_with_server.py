@@ -17,6 +17,7 @@ import pytest
 
 import client
 from client.frames import ENCODINGS, Encoding
+from demo.errors import DemoError
 from demo.serving import Serving
 from tests.server.bundles import LABELS, write_bundle
 
@@ -163,7 +164,10 @@ def test_the_command_streams_watches_and_sums_up(serving: Serving, tmp_path: Pat
 
 
 async def test_a_server_that_is_killed_is_reported(tmp_path: Path) -> None:
-    with Serving(write_bundle(tmp_path / "bundle"), tmp_path / "server.log") as serving:
+    with (
+        pytest.raises(DemoError, match="ended by itself, with exit code -9"),
+        Serving(write_bundle(tmp_path / "bundle"), tmp_path / "server.log") as serving,
+    ):
         async with client.connect(serving.address) as server, server.stream([camera()]) as stream:
             stream.submit(client.Frame("front", IMAGE))
             await anext(stream)

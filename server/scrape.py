@@ -1,7 +1,9 @@
 """The page that Prometheus reads, over HTTP, in slices short enough that no frame waits for them.
 
 prometheus-client renders everything at once, in tens of milliseconds, and the interpreter's lock is then handed to
-another thread only every 5 ms. Here one series is rendered at a time, and the loop sleeps in between.
+another thread only every 5 ms. Here one series is rendered at a time, and the loop sleeps in between. With six cameras
+and two scrapes a second, the server's part of a frame is as long as without (p99.9 6 ms on two busy cores, 11 to 15 ms
+when a thread renders the page).
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.bundle import BundleWriter
+from engine.bundle import BundleWriter, ReferenceCase, pack_reference
 from engine.manifest import (
     DetectionPostprocessing,
     GraphEntry,
@@ -16,7 +16,6 @@ from engine.manifest import (
     Postprocessing,
     Preprocessing,
     Provenance,
-    TensorPostprocessing,
 )
 from engine.tensors import TensorSpec
 
@@ -80,6 +79,7 @@ def write_bundle(
     camera: bool = True,
     color: str = "rgb",
     max_batch: int = 8,
+    reference: ReferenceCase | None = None,
 ) -> Path:
     """Write a bundle around the detector.
 
@@ -89,10 +89,13 @@ def write_bundle(
         camera: Whether it takes camera frames.
         color: Channel order.
         max_batch: Largest batch.
+        reference: Input and output that the engine is compared with.
     """
     graph = detector_onnx()
     writer = BundleWriter()
     writer.add("graphs/float.onnx", graph)
+    if reference is not None:
+        writer.add(reference.name, pack_reference(reference))
     detections = DetectionPostprocessing(
         labels=LABELS,
         scores="scores",
@@ -118,11 +121,9 @@ def write_bundle(
         preprocessing=Preprocessing(input="images", color=color, width=WIDTH, height=HEIGHT) if camera else None,
         postprocessing=postprocessing or detections,
         graphs={"float": GraphEntry(path="graphs/float.onnx", precision="fp32", targets=("cpu",))},
+        reference=() if reference is None else (reference.name,),
         files=writer.entries(),
         provenance=Provenance(source="bundles.py", source_sha256="0" * 64, opset=18, ir_version=10, tools={}),
     )
     writer.write(path, manifest, {"report.json": b"{}", "report.html": b"<p>none</p>"})
     return path
-
-
-TENSORS = TensorPostprocessing()

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pytest
 
 from engine.bundle import Bundle
-from engine.fake import FakeRuntime
-from engine.runtime import Runtime, RuntimeDescription
+from engine.fake import Compute, FakeRuntime
+from engine.runtime import MemoryReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
 from protos.monocoque.v1.result_pb2 import STATUS_OK
 from server.app import Addresses, Server
@@ -41,6 +41,8 @@ class Engine:
     hold: bool = False
     fail: str = ""
     nan: bool = False
+    degraded: str | None = None
+    memory: dict[str, int] = field(default_factory=dict)
     batches: list[list[float]] = field(default_factory=list)
     """Mean input value of each frame, per launch."""
     on_launch: Callable[[], None] = lambda: None
@@ -89,8 +91,22 @@ class Engine:
             outputs=manifest.outputs,
             max_batch=manifest.max_batch,
             device="none",
+            degraded=self.degraded,
         )
-        return FakeRuntime(description, regions, self.compute)
+        return _WithMemory(description, regions, self.compute, self.memory)
+
+
+class _WithMemory(FakeRuntime):
+    """A fake that says what it holds."""
+
+    def __init__(
+        self, description: RuntimeDescription, regions: RegionTable, compute: Compute, held: dict[str, int]
+    ) -> None:
+        super().__init__(description, regions, compute)
+        self._held = held
+
+    def memory(self) -> MemoryReport:
+        return MemoryReport(dict(self._held))
 
 
 @dataclass

@@ -51,7 +51,7 @@ class Accuracy:
     Attributes:
         graph: Which graph.
         precision: Its precision.
-        outputs: Agreement per output.
+        outputs: Agreement per output; for detectors without the lists, which are compared as detections.
         detections_f1: Detections matched with the float graph's (class, IoU >= 0.5), for detectors.
         distances: 1 less the mean relative difference of matched distances, where there are any.
         metric: What the user's metric says, by name.
@@ -77,8 +77,11 @@ def compare(
     Raises:
         BuildError: An output holds a NaN or an infinity where the float graph's does not.
     """
+    decoded = DetectionAgreement(postprocessing, score_margin=0.0) if postprocessing else None
     outputs = []
     for name in expected[0]:
+        if decoded and name in decoded.names:
+            continue  # a list of detections: two in the other order are no error
         wanted = np.concatenate([entry[name] for entry in expected])
         given = np.concatenate([entry[name] for entry in actual])
         if wanted.dtype.kind in "biu":
@@ -103,9 +106,8 @@ def compare(
                 float(np.abs(a - b).max(initial=0)),
             )
         )
-    if postprocessing is None:
+    if decoded is None:
         return Accuracy(graph, precision, tuple(outputs))
-    decoded = DetectionAgreement(postprocessing, score_margin=0.0)
     for want, give in zip(expected, actual, strict=True):
         decoded.add(dict(give), dict(want))
     return Accuracy(graph, precision, tuple(outputs), decoded.f1, decoded.distances)

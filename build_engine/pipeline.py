@@ -34,6 +34,7 @@ from build_engine.quantize import (
     Recipe,
     calibrate,
     fused_arithmetic,
+    half_tensors,
     lower_precision_core,
     to_fp16,
     to_int8,
@@ -151,7 +152,8 @@ def _graphs(
         if cpu:
             progress.note("CPUs compute FP16 slower than FP32: target cpu is served by the float graph")
         if nvidia:
-            half = to_fp16(model, core)
+            ranges = calibrate(model, half_tensors(model, core), samples.inputs, progress) if samples else None
+            half = to_fp16(model, core, ranges)
             done = tuple(n for n in (*core.weighted, *core.between, *core.last) if n not in half.kept_float)
             graphs.append(Graph("trt-fp16", "fp16", nvidia, half.model, serialize(half.model), done, half.kept_float))
     graphs.append(Graph(FLOAT, "fp32", tuple(dict.fromkeys(options.targets)), model, serialize(model)))

@@ -10,7 +10,7 @@
 
 from build_engine.quantize.calibration import METHODS, Method, Ranges, calibrate
 from build_engine.quantize.core import Core, fused_arithmetic, lower_precision_core
-from build_engine.quantize.fp16 import to_fp16
+from build_engine.quantize.fp16 import half_tensors, to_fp16
 from build_engine.quantize.int8 import CPU_INT8, TENSORRT_INT8, Recipe, to_int8
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Recipe",
     "calibrate",
     "fused_arithmetic",
+    "half_tensors",
     "lower_precision_core",
     "to_fp16",
     "to_int8",

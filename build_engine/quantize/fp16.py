@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from build_engine.graph import constants
+from build_engine.quantize.calibration import Ranges
 from build_engine.quantize.core import Core
 
 OPERATORS = frozenset(
@@ -21,6 +22,8 @@ OPERATORS = frozenset(
 )
 """What loses nothing that matters in FP16. Normalizations, softmax and sums over a map stay in FP32."""
 LARGEST = float(np.finfo(np.float16).max)
+HEADROOM = 0.5
+"""Share of FP16's range that calibration frames may use: the road shows brighter ones."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,16 @@ class Half:
     kept_float: dict[str, str]
 
 
-def to_fp16(model: onnx.ModelProto, core: Core) -> Half:
+def half_tensors(model: onnx.ModelProto, core: Core) -> tuple[str, ...]:
+    """Names of the activations around the core's nodes, whose ranges decide what overflows."""
+    typed = onnx.shape_inference.infer_shapes(model)
+    floats = _floats(typed) - set(constants(typed))
+    members = {*core.weighted, *core.between, *core.last}
+    around = (name for node in typed.graph.node if node.name in members for name in (*node.input, *node.output))
+    return tuple(dict.fromkeys(name for name in around if name in floats))
+
+
+def to_fp16(model: onnx.ModelProto, core: Core, ranges: Ranges | None = None) -> Half:
     """Compute the core of a network in FP16; inputs, outputs and decoding stay in FP32.
 
     A tensor is cast once where it enters the core and once where it leaves it, so nothing outside is rounded.
@@ -44,14 +56,11 @@ def to_fp16(model: onnx.ModelProto, core: Core) -> Half:
     Args:
         model: The fused float graph, every node named, with inferred shapes.
         core: Where lower precision is borne.
+        ranges: What the tensors of `half_tensors` were seen to hold; a layer that would overflow stays in FP32.
     """
     typed = onnx.shape_inference.infer_shapes(model)
-    weights = constants(typed)
-    values = (*typed.graph.value_info, *typed.graph.input, *typed.graph.output)
-    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    floats |= {name for name, array in weights.items() if array.dtype == np.float32}
-
-    half, kept = _half_nodes(typed, core)
+    floats = _floats(typed)
+    half, kept = _half_nodes(typed, core, ranges or {})
     produced = {name for node in typed.graph.node if node.name in half for name in node.output if name in floats}
     fresh = _Casts(typed, floats)
     for node in typed.graph.node:
@@ -70,7 +79,13 @@ def to_fp16(model: onnx.ModelProto, core: Core) -> Half:
     return Half(fresh.finish(), kept)
 
 
-def _half_nodes(model: onnx.ModelProto, core: Core) -> tuple[set[str], dict[str, str]]:
+def _floats(model: onnx.ModelProto) -> set[str]:
+    values = (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return floats | {name for name, array in constants(model).items() if array.dtype == np.float32}
+
+
+def _half_nodes(model: onnx.ModelProto, core: Core, ranges: Ranges) -> tuple[set[str], dict[str, str]]:
     weights = constants(model)
     members = {*core.weighted, *core.between, *core.last}
     half: set[str] = set()
@@ -90,9 +105,16 @@ def _half_nodes(model: onnx.ModelProto, core: Core) -> tuple[set[str], dict[str,
             kept[node.name] = f"{node.op_type} needs FP32"
         elif largest > LARGEST:
             kept[node.name] = f"a weight of {largest:.3g} exceeds FP16's {LARGEST:.0f}"
+        elif (seen := _largest(node, ranges)) > LARGEST * HEADROOM:
+            kept[node.name] = f"its values reach {seen:.3g}, too near FP16's {LARGEST:.0f}"
         else:
             half.add(node.name)
     return half, kept
+
+
+def _largest(node: onnx.NodeProto, ranges: Ranges) -> float:
+    seen = (ranges[name] for name in (*node.input, *node.output) if name in ranges)
+    return max((max(-one.lowest, one.highest) for one in seen), default=0.0)
 
 
 class _Casts:

@@ -29,7 +29,7 @@ def speedups(built: Built) -> dict[str, float]:
 
 
 def _fused(built: Built) -> str:
-    merged = sum(region.before.nodes > 1 for region in built.fusion.regions)
+    merged = sum(region.before.nodes > 1 and region.before.convolutions > 0 for region in built.fusion.regions)
     if not merged:
         return "Nothing to fuse: the network is plain already"
     return f"{merged} block{'s' if merged != 1 else ''} fused"

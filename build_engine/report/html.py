@@ -105,17 +105,21 @@ def _tiles(facts: dict[str, Any]) -> list[dict[str, str]]:
         )
     graphs = facts["accuracy"]["graphs"]
     if len(graphs) > 1:
-        worst = min(graphs[1:], key=lambda graph: min(output["agreement"] for output in graph["outputs"]))
+        worst = min(graphs[1:], key=lambda graph: (graph["detections_f1"] or 0, _worst_output(graph)))
         value = (
             f"F1 {worst['detections_f1']:.3f}"
             if worst["detections_f1"] is not None
-            else f"{100 * min(output['agreement'] for output in worst['outputs']):.1f} %"
+            else f"{100 * _worst_output(worst):.1f} %"
         )
         what = "detections" if worst["detections_f1"] is not None else "worst output"
         tiles.append(
             {"title": "Agreement with FP32", "value": value, "detail": f"{graph_name(worst['graph'])}, {what}"}
         )
     return tiles
+
+
+def _worst_output(graph: dict[str, Any]) -> float:
+    return min((float(output["agreement"]) for output in graph["outputs"]), default=1.0)
 
 
 def _memory_chart(row: dict[str, Any]) -> str:

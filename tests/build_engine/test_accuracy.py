@@ -23,15 +23,19 @@ def detections(shift: float) -> dict[str, np.ndarray]:
 
 
 def test_equal_outputs_agree_fully() -> None:
-    found = compare("g", "fp16", [detections(0)], [detections(0)], SPEC)
-    assert found.detections_f1 == 1
-    assert all(output.agreement == 1 and output.max_difference == 0 for output in found.outputs)
+    assert compare("g", "fp16", [detections(0)], [detections(0)], SPEC).detections_f1 == 1
+    found = compare("g", "fp16", [detections(0)], [detections(0)], None)
+    assert len(found.outputs) == 3 and all(
+        output.agreement == 1 and output.max_difference == 0 for output in found.outputs
+    )
 
 
 def test_a_box_that_moved_away_costs_a_detection() -> None:
     found = compare("g", "int8", [detections(0)], [detections(40)], SPEC)
     assert found.detections_f1 == pytest.approx(0.5)
-    assert next(output for output in found.outputs if output.name == "b").max_difference == 40
+    assert not found.outputs, "lists are compared as detections"
+    plain = compare("g", "int8", [detections(0)], [detections(40)], None)
+    assert next(output for output in plain.outputs if output.name == "b").max_difference == 40
 
 
 def test_a_nan_that_precision_made_is_an_error() -> None:

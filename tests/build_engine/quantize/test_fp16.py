@@ -5,7 +5,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from build_engine.graph import feeds, random_inputs, serialize, tensor_specs
-from build_engine.quantize import lower_precision_core, to_fp16
+from build_engine.progress import Silent
+from build_engine.quantize import calibrate, half_tensors, lower_precision_core, to_fp16
 from build_engine.session import Session
 from engine.reference import l2_agreement
 from engine.tensorrt.plan import PlanOptions, build_plan
@@ -32,7 +33,8 @@ def test_every_layer_is_half_and_every_tensor_is_cast_once(fused_detector: onnx.
 
 def test_decoding_is_not_rounded(fused_detector: onnx.ModelProto) -> None:
     model = to_fp16(fused_detector, lower_precision_core(fused_detector)).model
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    values = (*model.graph.value_info, *model.graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
     after = [node for node in model.graph.node if node.op_type in ("Sigmoid", "Exp", "MaxPool")]
     assert after and all(types.get(node.input[0]) == TensorProto.FLOAT for node in after)
 
@@ -44,10 +46,12 @@ def test_a_weight_beyond_the_range_of_fp16_keeps_its_layer_in_fp32(fused_detecto
     layer = next(node for node in model.graph.node if node.name == core.weighted[1])
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == layer.input[2])
     bias.CopyFrom(numpy_helper.from_array(np.full(tuple(bias.dims), 1e6, np.float32), bias.name))
-    half = to_fp16(model, core)
-    assert half.kept_float == {layer.name: "a weight of 1e+06 exceeds FP16's 65504"}
-    found = Session(half.model).run(random_inputs(tensor_specs(feeds(model)), 1, 0))
-    assert np.isfinite(found["heat"]).all()
+    frame = random_inputs(tensor_specs(feeds(model)), 1, 0)
+    half = to_fp16(model, core, calibrate(model, half_tensors(model, core), [frame], Silent()))
+    assert half.kept_float.pop(layer.name) == "a weight of 1e+06 exceeds FP16's 65504"
+    assert half.kept_float, "layers that read what it computes overflow too"
+    assert all("its values reach" in why for why in half.kept_float.values())
+    assert np.isfinite(Session(half.model).run(frame)["heat"]).all()
 
 
 def test_an_output_that_the_core_computes_keeps_its_type_and_name(classifier: onnx.ModelProto) -> None:

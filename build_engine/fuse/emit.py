@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 
 from build_engine.fuse.algebra import Convolution, TransposedConvolution
-from build_engine.fuse.algebra.form import Term
+from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.provenance import metadata_of
-from build_engine.fuse.realize import Plan, concatenated, needs_slice, realization
+from build_engine.fuse.realize import Plan, concatenated, needs_slice, parts, realization
 
 
 class Emitter:
@@ -37,27 +37,47 @@ class Emitter:
             return written
         base = f"{_stem(cut)}.fused"
         bias = cut.form.bias
-        bias_value = None if bias is None else self._weight(f"{base}.bias", bias.value, cut.root)
+        bias_value = None if bias is None or plan is Plan.PARTS else self._weight(f"{base}.bias", bias.value, cut.root)
         if plan is Plan.CONVOLUTION:
             (term,) = cut.form.terms.values()
-            result = self._convolution(base, leaves[0], term, bias_value, cut, written)
+            result = self._convolution(base, leaves[0], dense(term), bias_value, cut, written)
         elif plan is Plan.CONCATENATION:
             joined = concatenated(cut.form)
             assert joined is not None  # noqa: S101 (that is what the plan means)
             source = self._node(f"{base}.concat", "Concat", leaves, [ir.AttrInt64("axis", 1)], cut, written)
             source.shape = None
             result = self._convolution(base, source, joined, bias_value, cut, written)
+        elif plan is Plan.PARTS:
+            result = self._parts(base, leaves, cut, written)
         else:
             result = self._sum(base, leaves, cut, bias_value, written)
         self._graph.extend(node for node in written if node.graph is None)
         self._stand_in(cut.root, result)
         return written
 
+    def _parts(self, base: str, leaves: list[ir.Value], cut: Cut, written: list[ir.Node]) -> ir.Value:
+        """Each part's own convolution, then a Concat."""
+        placed = zip(leaves, parts(cut.form) or [], strict=True)
+        made = []
+        for index, (leaf, term) in enumerate(sorted(placed, key=lambda pair: pair[1].start)):
+            bias = None if cut.form.bias is None else cut.form.bias.value[term.start : term.stop]
+            if term.part.is_identity and (bias is None or not bias.any()):
+                made.append(leaf)
+                continue
+            name = f"{base}.{index}"
+            shift = None if bias is None else self._weight(f"{name}.bias", bias, cut.root)
+            part = self._convolution(name, leaf, term.part, shift, cut, written)
+            if cut.root.shape is not None:
+                part.shape = ir.Shape([cut.root.shape[0], term.part.c_out, *cut.root.shape[2:]])
+            made.append(part)
+        return self._node(f"{base}.concat", "Concat", made, [ir.AttrInt64("axis", 1)], cut, written)
+
     def _sum(
         self, base: str, leaves: list[ir.Value], cut: Cut, bias: ir.Value | None, written: list[ir.Node]
     ) -> ir.Value:
         total: ir.Value | None = None
-        terms = sorted(zip(leaves, cut.form.terms.values(), strict=True), key=lambda t: t[1].is_identity)
+        every = (dense(term) for term in cut.form.terms.values())
+        terms = sorted(zip(leaves, every, strict=True), key=lambda t: t[1].is_identity)
         terms = [(leaf, term) for leaf, term in terms if term.is_identity or term.weight.value.any()] or terms[:1]
         for index, (leaf, term) in enumerate(terms):
             carries_bias = index == 0 and bias is not None
@@ -70,7 +90,13 @@ class Emitter:
         return total
 
     def _convolution(
-        self, name: str, source: ir.Value, term: Term, bias: ir.Value | None, cut: Cut, written: list[ir.Node]
+        self,
+        name: str,
+        source: ir.Value,
+        term: Convolution | TransposedConvolution,
+        bias: ir.Value | None,
+        cut: Cut,
+        written: list[ir.Node],
     ) -> ir.Value:
         if isinstance(term, TransposedConvolution):
             return self._transposed(name, source, term, bias, cut, written)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Convolution, Form, NotExact, TransposedConvolution, Window
-from build_engine.fuse.algebra.form import Term
+from build_engine.fuse.algebra import Convolution, Form, NotExact, Placed, TransposedConvolution, Window
+from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cost import assumed_sizes
 from build_engine.fuse.options import FuseOptions
 
@@ -20,6 +20,7 @@ class Plan(enum.Enum):
     NOTHING = "the tensor itself"
     CONVOLUTION = "one convolution"
     CONCATENATION = "one convolution of concatenated sources"
+    PARTS = "concatenated convolutions"
     SUM = "a sum of convolutions"
 
 
@@ -38,27 +39,18 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
     sizes = assumed_sizes(root, options)
     item = root.dtype.itemsize
     written = math.prod(sizes) * item
-    terms = [(source, term) for source, term in form.terms.items() if isinstance(source, ir.Value)]
+    terms = [(source, dense(term)) for source, term in form.terms.items() if isinstance(source, ir.Value)]
 
-    def convolution_ns(term: Term, read: float) -> float:
+    def convolution_ns(term: Convolution | TransposedConvolution, read: float) -> float:
         """One Conv node, and a Slice before it where it crops; without image axes one Gemm, which is dense."""
-        weight = math.prod(term.weight.shape)
+        output = written / sizes[1] * term.c_out
         if isinstance(term, TransposedConvolution):
-            macs = read / item * math.prod(term.weight.shape[1:])
-            moved = read + written + weight * item
-            return macs * options.ns_per_mac + moved * options.ns_per_byte + options.ns_per_launch
-        if not term.windows:
-            term = term.in_groups(1)
-            weight = math.prod(term.weight.shape)
-        macs = math.prod(sizes) * math.prod(term.weight.shape[1:])
-        moved = read + written + weight * item
-        cropped = needs_slice(term.windows)
-        launches = 2 if cropped else 1
-        return (
-            macs * options.ns_per_mac
-            + (moved + 2 * read * cropped) * options.ns_per_byte
-            + launches * options.ns_per_launch
-        )
+            macs, crop = read / item * math.prod(term.weight.shape[1:]), 0
+        else:
+            term = term if term.windows else term.in_groups(1)
+            macs, crop = output / item * math.prod(term.weight.shape[1:]), int(needs_slice(term.windows))
+        moved = read + output + math.prod(term.weight.shape) * item + 2 * read * crop
+        return macs * options.ns_per_mac + moved * options.ns_per_byte + (1 + crop) * options.ns_per_launch
 
     reads = [math.prod(assumed_sizes(source, options)) * item for source, _ in terms]
     if len(terms) == 1:
@@ -79,7 +71,27 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
         cost = gather + convolution_ns(joined, sum(reads))
         if cost < best.cost_ns:
             best = Realization(Plan.CONCATENATION, cost)
+    placed = parts(form)
+    if placed is not None:
+        cost = 2 * written * options.ns_per_byte + options.ns_per_launch
+        cost += sum(
+            convolution_ns(term.part, read)
+            for term, read in zip(placed, reads, strict=True)
+            if form.bias is not None or not term.part.is_identity
+        )
+        if cost < best.cost_ns:
+            best = Realization(Plan.PARTS, cost)
     return best
+
+
+def parts(form: Form) -> list[Placed] | None:
+    """The terms as parts of a concatenation that together make every channel once, else None."""
+    placed = [term for term in form.terms.values() if isinstance(term, Placed)]
+    ranges = sorted((term.start, term.stop) for term in placed)
+    edges = [0, *(stop for _, stop in ranges)]
+    if len(placed) < len(form.terms) or [start for start, _ in ranges] != edges[:-1] or edges[-1] != form.c_out:
+        return None
+    return placed
 
 
 def needs_slice(windows: tuple[Window, ...]) -> bool:
@@ -90,14 +102,16 @@ def needs_slice(windows: tuple[Window, ...]) -> bool:
 def concatenated(form: Form) -> Convolution | None:
     """The convolution of all sources concatenated along channels, in the order of ``form.terms``.
 
-    1. The sources have equal, known spatial sizes (and one batch, as they are added).
+    1. The sources have equal, known spatial sizes (and one batch, as they are added). Not knowing them is
+       not enough: under a stride, sources that differ by a pixel give outputs of one size.
     2. Their windows have a union.
     """
-    terms = [(source, term) for source, term in form.terms.items() if isinstance(term, Convolution)]
+    terms = [(s, term) for s, own in form.terms.items() if isinstance(term := dense(own), Convolution)]
     if len(terms) < len(form.terms):
         return None
     shapes = [source.shape for source, _ in terms if isinstance(source, ir.Value)]
-    if any(shape is None or list(shape[2:]) != list(shapes[0][2:]) for shape in shapes if shapes[0] is not None):
+    images = [None if shape is None else [str(dim) for dim in shape[2:]] for shape in shapes]
+    if any(image is None or image != images[0] or "None" in image or "?" in image for image in images):
         return None
     sizes = form.sizes[terms[0][0]]
     windows = terms[0][1].windows

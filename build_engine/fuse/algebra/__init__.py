@@ -6,6 +6,7 @@ from build_engine.fuse.algebra.deferred import Array, Deferred
 from build_engine.fuse.algebra.exactness import NotExact, Reason
 from build_engine.fuse.algebra.form import Form, Source
 from build_engine.fuse.algebra.framed import Framed
+from build_engine.fuse.algebra.placed import Placed
 from build_engine.fuse.algebra.transposed import TransposedConvolution
 from build_engine.fuse.algebra.window import Window
 
@@ -17,6 +18,7 @@ __all__ = [
     "Form",
     "Framed",
     "NotExact",
+    "Placed",
     "Reason",
     "Source",
     "TransposedConvolution",

@@ -10,6 +10,7 @@ from build_engine.fuse.algebra.compose import compose
 from build_engine.fuse.algebra.convolution import Convolution
 from build_engine.fuse.algebra.deferred import Array, Deferred
 from build_engine.fuse.algebra.exactness import NotExact, Reason
+from build_engine.fuse.algebra.placed import Placed
 from build_engine.fuse.algebra.transposed import TransposedConvolution
 from build_engine.fuse.algebra.window import Window
 
@@ -20,7 +21,7 @@ class Source(Protocol):
     def __hash__(self) -> int: ...
 
 
-Term: TypeAlias = "Convolution | TransposedConvolution"
+Term: TypeAlias = "Convolution | Placed | TransposedConvolution"
 
 # Exporters compute a padding constant in float32 that we recompute in float64.
 _FLOAT32_ROUNDING = 4e-7
@@ -72,7 +73,7 @@ class Form:
         """
         for source, term in self.terms.items():
             twin = other.terms.get(source)
-            if isinstance(term, Convolution) and isinstance(twin, Convolution):
+            if isinstance(term, Convolution | Placed) and isinstance(twin, Convolution | Placed):
                 if axis == 0:
                     return True
                 one, two = term.windows[axis - 2], twin.windows[axis - 2]
@@ -104,6 +105,22 @@ class Form:
             mine = terms.get(source)
             terms[source] = term if mine is None else _added(mine, term, other.sizes[source])
         return Form(terms, _sum(self.bias, other.bias), {**self.sizes, **other.sizes})
+
+    def placed(self, start: int, total: int) -> Form:
+        """The tensor as channels ``[start, start + C_out)`` of a concatenation, the others zero."""
+        terms: dict[Source, Term] = {}
+        for source, term in self.terms.items():
+            if isinstance(term, Convolution):
+                terms[source] = Placed(term, start, total)
+            elif isinstance(term, Placed):
+                terms[source] = Placed(term.part, start + term.start, total)
+            else:
+                rows = [-1] * start + list(range(self.c_out)) + [-1] * (total - start - self.c_out)
+                terms[source] = term.then(Convolution.rows(self.c_out, rows, self.axes))
+        bias, stop = self.bias, start + self.c_out
+        if bias is None:
+            return Form(terms, None, self.sizes)
+        return Form(terms, Deferred((total,), lambda: np.pad(bias.value, (start, total - stop))), self.sizes)
 
     def padded(self, pads: Sequence[tuple[int, int]], value: Array | float = 0.0) -> Form:
         """The tensor with a constant border; negative pads crop.
@@ -185,13 +202,21 @@ class Form:
 
 
 def _is_zero(term: Term) -> bool:
-    return isinstance(term, Convolution) and term.is_zero
+    return isinstance(term, Convolution | Placed) and term.is_zero
+
+
+def dense(term: Term) -> Convolution | TransposedConvolution:
+    """A term without its place in a concatenation."""
+    return term.dense() if isinstance(term, Placed) else term
 
 
 def _added(one: Term, two: Term, sizes: tuple[int | None, ...]) -> Term:
-    if isinstance(one, Convolution) and isinstance(two, Convolution):
-        return one.plus(two, sizes)
-    return one.plus(two, sizes) if isinstance(one, TransposedConvolution) else two.plus(one, sizes)
+    if isinstance(one, Placed) and isinstance(two, Placed) and (one.start, one.stop) == (two.start, two.stop):
+        return Placed(one.part.plus(two.part, sizes), one.start, one.c_out)
+    left, right = dense(one), dense(two)
+    if isinstance(left, Convolution) and isinstance(right, Convolution):
+        return left.plus(right, sizes)
+    return left.plus(right, sizes) if isinstance(left, TransposedConvolution) else right.plus(left, sizes)
 
 
 def _sum(one: Deferred | None, two: Deferred | None) -> Deferred | None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from build_engine.fuse.algebra import Form, NotExact, Reason
-from build_engine.fuse.algebra.convolution import Convolution
 from build_engine.fuse.rules.site import Site
 
 
 def concat(site: Site) -> Form:
-    """Concat of channels: rows of all tensors, one under the other; groups become dense.
+    """Concat of channels: rows of all tensors, one under the other.
 
     1. The axis is that of the channels.
     2. Where two tensors have a source in common, `Window.union` can align their windows on it.
@@ -18,15 +17,9 @@ def concat(site: Site) -> Form:
     result: Form | None = None
     start = 0
     for form in forms:
-        placed = form.then(_placed(form.c_out, start, total, form.axes))
+        placed = form.placed(start, total)
         result = placed if result is None else result.plus(placed)
         start += form.c_out
     if result is None:
         raise NotExact(Reason.OPERATOR, "a concatenation of nothing")
     return result
-
-
-def _placed(channels: int, start: int, total: int, axes: int) -> Convolution:
-    """Channels ``[0, channels)`` moved to ``[start, start + channels)`` of ``total``, the others zero."""
-    rows = [-1] * start + list(range(channels)) + [-1] * (total - start - channels)
-    return Convolution.rows(channels, rows, axes)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from build_engine.fuse.algebra import Convolution, Deferred, Form, NotExact, Reason, TransposedConvolution
+from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.rules.site import Site
 
 
@@ -27,6 +28,8 @@ def conv_transpose(site: Site) -> Form:
         site.integers("output_padding", [0] * axes),
         site.integer("group", 1),
     )
-    terms = {source: own.of(term) for source, term in form.terms.items() if isinstance(term, Convolution)}
+    terms = {
+        source: own.of(first) for source, term in form.terms.items() if isinstance(first := dense(term), Convolution)
+    }
     shift = None if bias is None else Deferred.of(bias)
     return Form(terms, shift, form.sizes)

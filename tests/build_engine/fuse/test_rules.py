@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from build_engine.fuse import FuseOptions, fuse
 from tests.build_engine.fuse.graphs import GraphBuilder, fused, operators
 
 RNG = np.random.default_rng(7)
@@ -45,8 +46,6 @@ def test_batch_norm_after_a_convolution(g: GraphBuilder) -> None:
 def test_batch_norm_case_1_training_mode_stays(g: GraphBuilder) -> None:
     y = g.add("BatchNormalization", conv(g, "x0", 4, 6), *norm(6), outputs=3, training_mode=1)
     g2 = g.model(y[0])
-    from build_engine.fuse import fuse
-
     assert operators(fuse(g2).model) == ["Conv", "BatchNormalization"]
 
 
@@ -279,8 +278,6 @@ def test_a_tensor_with_another_reader_survives(g: GraphBuilder) -> None:
 
 
 def test_a_linear_bottleneck_that_is_cheaper_apart_stays() -> None:
-    from build_engine.fuse import FuseOptions
-
     g = GraphBuilder((1, 256, 28, 28))
     y = conv(g, conv(g, "x0", 256, 16, 1), 16, 256, 3)
     result = fused(g.model(y), FuseOptions())
@@ -401,3 +398,23 @@ def test_a_norm_moves_across_an_average_that_leaves_padding_out(g: GraphBuilder)
     y = g.add("BatchNormalization", "x0", *norm(4))
     y = g.add("AveragePool", y, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     assert result_of(g, conv(g, y, 4, 6, 1)) == ["AveragePool", "Conv"]
+
+
+def test_a_norm_after_a_concatenation_goes_into_its_parts() -> None:
+    """CSPNet's block, as YOLOv4 and YOLOv5 have it (arXiv 1911.11929)."""
+    g = GraphBuilder((1, 32, 21, 19), (1, 24, 21, 19))
+    one = conv(g, g.add("Relu", "x0"), 32, 32, 3, pads=[1, 1, 1, 1], bias=False)
+    two = conv(g, g.add("Relu", "x1"), 24, 32, 1)
+    y = g.add("BatchNormalization", g.add("Concat", one, two, axis=1), *norm(64))
+    result = fused(g.model(g.add("LeakyRelu", y)), FuseOptions())
+    assert operators(result.model) == ["Relu", "Relu", "Conv", "Conv", "Concat", "LeakyRelu"]
+
+
+def test_a_depthwise_convolution_after_a_concatenation_goes_into_its_parts() -> None:
+    g = GraphBuilder((1, 32, 17, 19), (1, 24, 17, 19))
+    y = g.add(
+        "Concat", conv(g, "x0", 32, 32, 1, bias=False, group=32), conv(g, "x1", 24, 24, 1, group=24, bias=False), axis=1
+    )
+    result = fused(g.model(conv(g, y, 56, 56, 3, pads=[1, 1, 1, 1], group=56)), FuseOptions())
+    assert operators(result.model) == ["Conv", "Conv", "Concat"]
+    assert result.report.after.macs == 56 * 9 * 17 * 19

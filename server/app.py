@@ -47,6 +47,8 @@ OTHER_CALLS = 32
 """Calls besides streams and watchers: health checks, reflection, GetEngine."""
 KEEPALIVE_MS = 20_000
 """A peer that vanished without closing is noticed after this and a timeout."""
+CLIENT_PING_MS = 5_000
+"""How often a client may ask whether we are there; gRPC's default of 5 minutes would cut careful clients off."""
 LAST_WORDS_SECONDS = 1.0
 """For the last answers to leave, once everything is answered."""
 
@@ -194,6 +196,7 @@ class Server:
                 ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a helper
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
+                ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
                 ("grpc.http2.max_concurrent_streams", settings.max_streams + settings.max_watchers + OTHER_CALLS),
             ],
             maximum_concurrent_rpcs=settings.max_streams + settings.max_watchers + OTHER_CALLS,

@@ -39,7 +39,8 @@ def open_source(spec: str, fps: float = DEFAULT_FPS) -> Source:
 
     Args:
         spec: `v4l2:/dev/video0`, `gst:PIPELINE`, the name of an installed source such as `surround` or
-            `surround:seed=7`, a folder of images, or a video file.
+            `surround:seed=7`, a folder of images, or a video file. A name wins over a folder of that name, which is then
+            `./surround`: what a command means must not depend on where it is typed.
         fps: Time steps per second of a source that can choose.
 
     Raises:
@@ -56,7 +57,7 @@ def open_source(spec: str, fps: float = DEFAULT_FPS) -> Source:
     if kind == "gst":
         return GStreamerSource(rest)
     plugins = {entry.name: entry for entry in entry_points(group=PLUGINS)}
-    if kind in plugins and not Path(spec).exists():
+    if kind in plugins:
         return PluginSource(plugins[kind], rest, fps)
     path = Path(spec)
     if path.is_dir():

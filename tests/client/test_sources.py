@@ -195,6 +195,15 @@ def test_another_package_may_provide_a_source() -> None:
 # -- the process that produces them ------------------------------------------------------------------------------------
 
 
+def test_a_name_means_its_source_also_where_a_folder_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "surround" / "0.png", image(1))
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(open_source("surround"), PluginSource)
+    assert [camera.id for camera in open_source("./surround").cameras] == ["surround"]
+
+
 def test_a_producer_gives_encoded_frames_and_their_images(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / "a" / f"{number}.png", image(number))

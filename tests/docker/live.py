@@ -43,7 +43,7 @@ def wait_for(ready: Callable[[], bool], what: Callable[[], str]) -> None:
 
 
 @contextmanager
-def process(command: list[str | Path], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block."""
     with log.open("wb") as output:
         running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
@@ -63,9 +63,9 @@ def server(bundle: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """`python -m server`, ready; gives the addresses for frames and for metrics."""
     port, metrics = free_port(), free_port()
     log = folder / "server.log"
-    command = [sys.executable, "-m", "server", bundle, "--port", str(port), "--metrics-port", str(metrics)]
+    command = [sys.executable, "-m", "server", str(bundle), "--port", str(port), "--metrics-port", str(metrics)]
     with process(command, log) as running:
-        probe = [sys.executable, ROOT / "docker" / "healthcheck.py", f"127.0.0.1:{port}"]
+        probe = [sys.executable, str(ROOT / "docker" / "healthcheck.py"), f"127.0.0.1:{port}"]
 
         def healthy() -> bool:
             assert running.poll() is None, log.read_text()

@@ -25,7 +25,7 @@ def service() -> Iterator[tuple[str, health.HealthServicer]]:
 
 
 def probe(*arguments: str, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, PROBE, *arguments]
+    command = [sys.executable, str(PROBE), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert not done.stderr
     return done.returncode, done.stdout.strip()

@@ -22,7 +22,7 @@ def test_the_cpu_image_serves_frames(tmp_path: Path) -> None:
     if os.environ.get("MONOCOQUE_IMAGE_TEST") != "1":
         pytest.skip("takes minutes; MONOCOQUE_IMAGE_TEST=1 runs it")
     bundle = write_bundle(tmp_path / "bundle")
-    command = [sys.executable, ROOT / "docker" / "try_image.py", bundle]
+    command = [sys.executable, str(ROOT / "docker" / "try_image.py"), str(bundle)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "stopped by SIGTERM with exit code 0" in done.stdout

@@ -29,13 +29,13 @@ def program(name: str) -> str:
 
 
 def test_promtool_accepts_the_configuration() -> None:
-    command = [program("promtool"), "check", "config", ROOT / "docker" / "prometheus" / "prometheus.yml"]
+    command = [program("promtool"), "check", "config", str(ROOT / "docker" / "prometheus" / "prometheus.yml")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_each_alert_fires_when_it_should_and_only_then() -> None:
-    command = [program("promtool"), "test", "rules", Path(__file__).with_name("alerts_test.yml")]
+    command = [program("promtool"), "test", "rules", str(Path(__file__).with_name("alerts_test.yml"))]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from pydantic import ValidationError
 
 from build_engine import accuracy, bundling, verify
 from build_engine.accuracy import Accuracy
@@ -21,34 +17,21 @@ from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples, read_samples
 from build_engine.fuse import fuse
+from build_engine.given import check_identity, check_outputs, read_postprocessing
 from build_engine.graph import dimensions, feeds, random_inputs, serialize, tensor_specs
 from build_engine.load import load_model, parse_source
-from build_engine.options import COMPILED_HERE, NVIDIA_TARGETS, BuildOptions
+from build_engine.options import COMPILED_HERE, BuildOptions
 from build_engine.outcome import FLOAT, UNFUSED, Built, Graph
+from build_engine.precisions import graphs_of
 from build_engine.progress import Progress, Silent, counter
-from build_engine.quantize import (
-    CPU_INT8,
-    TENSORRT_INT8,
-    Core,
-    Ranges,
-    Recipe,
-    calibrate,
-    fused_arithmetic,
-    half_tensors,
-    lower_precision_core,
-    to_fp16,
-    to_int8,
-)
+from build_engine.quantize import CPU_INT8, fused_arithmetic
 from build_engine.quantize.core import with_node_names
-from build_engine.quantize.int8 import quantized_nodes, quantized_tensors
 from build_engine.session import Session
-from engine.manifest import DetectionPostprocessing, Preprocessing, Target
+from engine.manifest import DetectionPostprocessing, Preprocessing
 from engine.tensors import TensorSpec
 
 RANDOM_SEEDS = (1, 2)
 FUSER_STEPS = 4
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,63}")
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> Built:
@@ -61,8 +44,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     said = _Remembering(progress or Silent())
     source = parse_source(options.model)
     name = options.name or source.name
-    _check_identity(name, options.version)
-    postprocessing = _postprocessing(options.postprocess)
+    check_identity(name, options.version)
+    postprocessing = read_postprocessing(options.postprocess)
     if options.precision == "int8" and options.calibration_data is None:
         raise BuildError(
             "INT8 needs to see what the network's tensors hold on real frames",
@@ -77,7 +60,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
         trained = with_node_names(trained)
         Session(trained)  # refuses what no CPU can run, before minutes are spent
     inputs, outputs = tensor_specs(feeds(trained)), tensor_specs(list(trained.graph.output))
-    _check_outputs(postprocessing, outputs)
+    check_outputs(postprocessing, outputs)
     max_batch = options.max_batch if any(spec.batched for spec in inputs) else 1
     preprocessing = _preprocessing(options, trained)
     samples = None
@@ -92,7 +75,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     with counter(said, "Verifying against the unfused graph", len(cases)) as tell:
         verification = verify.check_fusion(trained, float_model, cases, options.tolerance, tell)
 
-    core, graphs = _graphs(options, float_model, fused_arithmetic(fused.report), samples, said)
+    core, graphs = graphs_of(options, float_model, fused_arithmetic(fused.report), samples, said)
     evaluated = (
         samples.spread(options.evaluation_frames)
         if samples
@@ -127,54 +110,6 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     with said.step("Writing the bundle"):
         bundling.write(built)
     return built
-
-
-def _graphs(
-    options: BuildOptions,
-    model: onnx.ModelProto,
-    arithmetic: frozenset[str],
-    samples: Samples | None,
-    progress: Progress,
-) -> tuple[Core | None, tuple[Graph, ...]]:
-    """The graph of each recipe that a target asks for, then the float graph, which serves them all."""
-    nvidia = tuple(target for target in options.targets if target in NVIDIA_TARGETS)
-    cpu = tuple(target for target in options.targets if target == "cpu")
-    graphs: list[Graph] = []
-    core = lower_precision_core(model, arithmetic) if options.precision != "fp32" else None
-    if core and options.precision == "int8" and samples:
-        wanted = [(recipe, targets) for recipe, targets in ((CPU_INT8, cpu), (TENSORRT_INT8, nvidia)) if targets]
-        watched = dict.fromkeys(
-            name for recipe, _ in wanted for name in quantized_tensors(model, quantized_nodes(model, core, recipe))
-        )
-        ranges = calibrate(model, tuple(watched), samples.inputs, progress)
-        graphs += [_int8(options, model, core, ranges, recipe, targets) for recipe, targets in wanted]
-    if core and options.precision == "fp16":
-        if cpu:
-            progress.note("CPUs compute FP16 slower than FP32: target cpu is served by the float graph")
-        if nvidia:
-            ranges = calibrate(model, half_tensors(model, core), samples.inputs, progress) if samples else None
-            half = to_fp16(model, core, ranges)
-            done = tuple(n for n in (*core.weighted, *core.between, *core.last) if n not in half.kept_float)
-            graphs.append(Graph("trt-fp16", "fp16", nvidia, half.model, serialize(half.model), done, half.kept_float))
-    graphs.append(Graph(FLOAT, "fp32", tuple(dict.fromkeys(options.targets)), model, serialize(model)))
-    return core, tuple(graphs)
-
-
-def _int8(
-    options: BuildOptions,
-    model: onnx.ModelProto,
-    core: Core,
-    ranges: Ranges,
-    recipe: Recipe,
-    targets: tuple[Target, ...],
-) -> Graph:
-    quantized = to_int8(model, core, ranges, recipe, options.calibration_method)
-    kept = dict.fromkeys(core.last, "a last layer: its output is read by the decoding")
-    if recipe.first_in_float:
-        kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
-    return Graph(
-        recipe.name, "int8", targets, quantized, serialize(quantized), quantized_nodes(model, core, recipe), kept
-    )
 
 
 def _accuracies(
@@ -278,43 +213,6 @@ def _preprocessing(options: BuildOptions, model: onnx.ModelProto) -> Preprocessi
         height=int(height),
         resize=options.resize,
     )
-
-
-def _postprocessing(path: Path | None) -> DetectionPostprocessing | None:
-    if path is None:
-        return None
-    try:
-        return DetectionPostprocessing.model_validate(json.loads(path.read_bytes()))
-    except OSError as error:
-        raise BuildError(f"no postprocessing at {path}: {error.strerror}", remedy="check --postprocess") from None
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
-        raise BuildError(
-            f"{path}: {faults}",
-            remedy='write {"labels": [...], "scores": OUTPUT, "classes": OUTPUT, "boxes": OUTPUT}, see '
-            "engine.manifest.DetectionPostprocessing",
-        ) from None
-    except ValueError as error:
-        raise BuildError(f"{path} is no JSON: {error}", remedy="check --postprocess") from None
-
-
-def _check_outputs(postprocessing: DetectionPostprocessing | None, outputs: tuple[TensorSpec, ...]) -> None:
-    names = [spec.name for spec in outputs]
-    absent = [name for name in (postprocessing.outputs if postprocessing else ()) if name not in names]
-    if absent:
-        raise BuildError(
-            f"postprocessing reads {', '.join(absent)}; the model's outputs are {', '.join(names)}",
-            remedy="correct the names in the --postprocess file",
-        )
-
-
-def _check_identity(name: str, version: str) -> None:
-    for option, value, pattern in (("--name", name, _NAME), ("--version", version, _VERSION)):
-        if not pattern.fullmatch(value):
-            raise BuildError(
-                f"{option} {value!r} cannot be used",
-                remedy=f"{option} is up to 64 letters, digits and . _ - characters",
-            )
 
 
 class _Remembering:

@@ -1,0 +1,68 @@
+"""What a user gave beside the model, checked before minutes are spent."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from build_engine.errors import BuildError
+from engine.manifest import DetectionPostprocessing
+from engine.tensors import TensorSpec
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,63}")
+
+
+def read_postprocessing(path: Path | None) -> DetectionPostprocessing | None:
+    """Read how outputs become detections.
+
+    Raises:
+        BuildError: The file is missing, no JSON, or breaks the schema; every fault is named.
+    """
+    if path is None:
+        return None
+    try:
+        return DetectionPostprocessing.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise BuildError(f"no postprocessing at {path}: {error.strerror}", remedy="check --postprocess") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
+        raise BuildError(
+            f"{path}: {faults}",
+            remedy='write {"labels": [...], "scores": OUTPUT, "classes": OUTPUT, "boxes": OUTPUT}, see '
+            "engine.manifest.DetectionPostprocessing",
+        ) from None
+    except ValueError as error:
+        raise BuildError(f"{path} is no JSON: {error}", remedy="check --postprocess") from None
+
+
+def check_outputs(postprocessing: DetectionPostprocessing | None, outputs: tuple[TensorSpec, ...]) -> None:
+    """Check that postprocessing reads outputs that exist.
+
+    Raises:
+        BuildError: It does not; both lists are in the message.
+    """
+    names = [spec.name for spec in outputs]
+    absent = [name for name in (postprocessing.outputs if postprocessing else ()) if name not in names]
+    if absent:
+        raise BuildError(
+            f"postprocessing reads {', '.join(absent)}; the model's outputs are {', '.join(names)}",
+            remedy="correct the names in the --postprocess file",
+        )
+
+
+def check_identity(name: str, version: str) -> None:
+    """Check that a bundle may be called so.
+
+    Raises:
+        BuildError: It may not.
+    """
+    for option, value, pattern in (("--name", name, _NAME), ("--version", version, _VERSION)):
+        if not pattern.fullmatch(value):
+            raise BuildError(
+                f"{option} {value!r} cannot be used",
+                remedy=f"{option} is up to 64 letters, digits and . _ - characters",
+            )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 from client.pictures import PictureWriter
 from client.results import Result
@@ -106,7 +107,8 @@ class _Display:
             rows = started.statistics.rows(started.clock.now_ns())
             if self._live is not None:
                 table = results_table(engine_title(started.engine), rows)
-                self._live.update(Group(table, stage_bar(_median_stages(started))), refresh=True)
+                reasons = [Text(f"{name}, newest {why}") for name, why in started.statistics.reasons().items()]
+                self._live.update(Group(table, stage_bar(_median_stages(started)), *reasons), refresh=True)
             else:
                 self._console.print(plain_line(rows[-1]), soft_wrap=True, highlight=False)
 
@@ -122,9 +124,11 @@ class _Display:
         title = f"{engine_title(started.engine)} · {report.summary['seconds']:.1f} s"
         if self._console.is_terminal:
             self._console.print(results_table(title, rows), stage_bar(_median_stages(started)))
-            return
-        for row in rows:
-            self._console.print(plain_line(row), soft_wrap=True, highlight=False)
+        else:
+            for row in rows:
+                self._console.print(plain_line(row), soft_wrap=True, highlight=False)
+        for camera_id, reason in started.statistics.reasons().items():
+            self._console.print(f"{camera_id}, newest {reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _median_stages(started: Started) -> dict[str, float]:

@@ -46,6 +46,7 @@ class _Times:
     stages: deque[Mapping[str, int]] = field(default_factory=lambda: deque(maxlen=KEPT))
     statuses: Counter[str] = field(default_factory=Counter)
     objects: int = 0
+    reason: str = ""
 
 
 class Statistics:
@@ -70,6 +71,8 @@ class Statistics:
         """Take one result in."""
         times = self._times[result.camera_id]
         times.statuses[result.status if result.valid or result.status != "ok" else "invalid"] += 1
+        if not result.ok and result.status != "stale":
+            times.reason = f"{result.status}: {result.reason}"
         if result.status != "ok" or result.ledger.end_to_end_ns is None or result.age.returned_ns is None:
             return
         times.returned_at_ns.append(now_ns)
@@ -102,6 +105,10 @@ class Statistics:
         """End-to-end times of a camera's computed frames."""
         return [value / 1e6 for value in self._times[camera_id].end_to_end_ns]
 
+    def reasons(self) -> dict[str, str]:
+        """Why a camera's newest frame without numbers has none; frames replaced by newer ones do not count."""
+        return {camera_id: times.reason for camera_id, times in self._times.items() if times.reason}
+
     def ages_over_time(self, camera_id: str) -> tuple[list[float], list[float]]:
         """When a camera's computed frames came back, in seconds since the start, and how old they were, in ms."""
         times = self._times[camera_id]
@@ -113,6 +120,7 @@ class Statistics:
         return {
             "seconds": round((now_ns - self._started_at_ns) / 1e9, 3),
             "cameras": {row.name: self._describe(row) for row in self.rows(now_ns, None)},
+            "reasons": self.reasons(),
             "stages_ms": {
                 stage: {"p50": _percentile(times, 50), "p99": _percentile(times, 99)}
                 for stage in STAGES

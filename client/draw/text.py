@@ -12,6 +12,7 @@ from client.frames import Image
 # OpenCV 5 has a proportional font built in; OpenCV 4 has only line-drawn ones.
 _FACE: Any = cv2.FontFace("sans") if hasattr(cv2, "FontFace") else None
 _HERSHEY_CAP_PX = 22.0
+_TO_ASCII = str.maketrans({"·": "-", "–": "-", "→": ">", "≥": ">"})
 
 
 def text_width(text: str, size_px: int, weight: int = 400) -> int:
@@ -19,7 +20,9 @@ def text_width(text: str, size_px: int, weight: int = 400) -> int:
     if _FACE is not None:
         box = cv2.getTextSize((0, 0), text, (0, 0), _FACE, size_px, weight)
         return int(box[0] + box[2])
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, size_px * 0.72 / _HERSHEY_CAP_PX, 1)
+    (width, _), _ = cv2.getTextSize(
+        text.translate(_TO_ASCII), cv2.FONT_HERSHEY_DUPLEX, size_px * 0.72 / _HERSHEY_CAP_PX, 1
+    )
     return int(width)
 
 
@@ -39,4 +42,5 @@ def draw_text(image: Image, text: str, left: int, baseline: int, color: Color, s
         cv2.putText(image, text, (left, baseline), color, _FACE, size_px, weight)
         return
     scale, thickness = size_px * 0.72 / _HERSHEY_CAP_PX, 2 if weight >= 600 else 1
+    text = text.translate(_TO_ASCII)
     cv2.putText(image, text, (left, baseline), cv2.FONT_HERSHEY_DUPLEX, scale, color, thickness, cv2.LINE_AA)

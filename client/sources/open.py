@@ -39,8 +39,8 @@ def open_source(spec: str, fps: float = DEFAULT_FPS) -> Source:
 
     Args:
         spec: `v4l2:/dev/video0`, `gst:PIPELINE`, the name of an installed source such as `surround` or
-            `surround:seed=7`, a folder of images, or a video file. A name wins over a folder of that name, which is then
-            `./surround`: what a command means must not depend on where it is typed.
+            `surround:seed=7`, a folder of images, or a video file. A name wins over a folder of that name, which is
+            then `./surround`: what a command means must not depend on where it is typed.
         fps: Time steps per second of a source that can choose.
 
     Raises:

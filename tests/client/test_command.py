@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.client.scripted import Script, serving_in_thread, well_behaved
+from protos.monocoque.v1.result_pb2 import STATUS_REFUSED
+from tests.client.scripted import Context, Script, answer, credit, serving_in_thread, well_behaved
 
 COMMAND = [sys.executable, "-W", "error", "-m", "client"]
 
@@ -69,6 +70,19 @@ def test_without_a_terminal_there_are_plain_lines(drive: Path) -> None:
     assert lines[-1].startswith("all: ")
     assert "ok=16 dropped=0" in lines[-1]
     assert "\x1b" not in done.stdout
+
+
+def test_the_reason_of_frames_without_numbers_is_shown(drive: Path) -> None:
+    async def refusing(script: Script, context: Context) -> None:
+        await script.open(context)
+        async for request, _, received in script.requests(context):
+            await context.write(credit(request.frame.camera_id))
+            await context.write(answer(request, received, received, status=STATUS_REFUSED, reason="[not] today"))
+
+    with serving_in_thread(Script(refusing)) as address:
+        done = run("stream", str(drive), "--server", address, "--policy", "replay")
+    assert "refused=8" in done.stdout
+    assert "left, newest refused: [not] today" in done.stdout
 
 
 def test_interrupting_a_stream_sums_it_up(drive: Path) -> None:

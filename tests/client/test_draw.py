@@ -8,6 +8,7 @@ from client.draw import annotate, birdseye, mosaic
 from client.draw.birdseye import Canvas
 from client.draw.ground import drivable_ground
 from client.draw.palette import color_of
+from client.draw.text import draw_text, text_width
 from client.placing import Placed, merge, place
 from client.projection import Pinhole
 
@@ -183,3 +184,12 @@ def test_a_mosaic_has_a_tile_per_camera_and_the_view_from_above() -> None:
     assert picture.shape[1] > 2 * 320 + 200
     single = mosaic({"a": images["a"]}, {"a": results["a"]}, cameras[:1], tile_width=320)
     assert single.shape[1] < 360
+
+
+def test_text_is_drawn_without_a_font_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = text_width("int8 · cpu", 20)
+    monkeypatch.setattr("client.draw.text._FACE", None)  # OpenCV 4
+    assert text_width("int8 · cpu", 20) == pytest.approx(wide, rel=0.4)
+    picture = np.zeros((40, 200, 3), np.uint8)
+    draw_text(picture, "int8 · cpu", 5, 30, (255, 255, 255), 20)
+    assert 100 < (picture > 128).all(-1).sum() < 2000

@@ -20,7 +20,7 @@ from build_engine.fuse.moved import MovedNodes
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.realize import realization
 from build_engine.fuse.rules import RULES, Site
-from build_engine.fuse.rules.site import Operand
+from build_engine.fuse.rules.site import Constant, Operand
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _COMBINATIONS = 64
@@ -55,12 +55,14 @@ class Cuts:
     Args:
         of: Cuts per tensor, the trivial one (the tensor itself) not included.
         unfinished: Per tensor what has no form yet but may have one after the next nodes.
+        constants: Values of constant tensors.
         moved: Copies of nodes that forms are relative to.
         refusals: Per node the first obstacle each set of absorbed nodes met.
     """
 
     of: dict[ir.Value, list[Cut]] = field(default_factory=dict)
     unfinished: dict[ir.Value, list[tuple[Framed | Arranged, frozenset[ir.Node]]]] = field(default_factory=dict)
+    constants: dict[ir.Value, Constant] = field(default_factory=dict)
     moved: MovedNodes = field(default_factory=MovedNodes)
     refusals: dict[ir.Node, list[tuple[frozenset[ir.Node], NotExact]]] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ def enumerate_cuts(graph: ir.Graph, opset: int, options: FuseOptions) -> Cuts:
             try:
                 result = rule(Site(node, operands, opset, functools.partial(cuts.moved.on, node)))
             except NotExact as obstacle:
-                cuts.refusals.setdefault(node, []).append((absorbed, obstacle))
+                cuts.refusals.setdefault(node, []).append((absorbed, obstacle.with_traceback(None)))
                 continue
             forms = [result] if isinstance(result, Form | Framed | Arranged) else list(result)
             for output, form in zip(node.outputs, forms, strict=False):
@@ -118,7 +120,9 @@ def _combinations(node: ir.Node, cuts: Cuts) -> Iterator[tuple[tuple[Operand, ..
         if value is None:
             choices.append([(None, frozenset())])
         elif is_constant(value) and value.const_value is not None:
-            choices.append([(value.const_value.numpy(), frozenset())])
+            if value not in cuts.constants:  # a protobuf hands out a new copy each time
+                cuts.constants[value] = value.const_value.numpy()
+            choices.append([(cuts.constants[value], frozenset())])
         else:
             choices.append(_operand_choices(value, cuts))
     if any(not choice for choice in choices):

@@ -115,13 +115,26 @@ def _serialized(working: ir.Model, original: onnx.ModelProto) -> onnx.ModelProto
     del fused.graph.output[:]
     fused.graph.output.extend(original.graph.output)
     try:
-        onnx.checker.check_model(fused)
+        onnx.checker.check_model(_without_weights(fused))
     except onnx.checker.ValidationError as error:
         raise BuildError(
             f"fusing wrote a model that is not valid ONNX: {str(error).strip()}",
             remedy="this is a defect of the fuser: build with fusion off, and report it with the model",
         ) from error
     return fused
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its weights as inputs: the checker would copy them twice."""
+    graph = onnx.GraphProto(name=model.graph.name, node=model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    for tensor in model.graph.initializer:
+        graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
+    )
 
 
 def _silent(step: str, done: int, total: int) -> None:

@@ -45,7 +45,7 @@ def _obstacle(
     node: ir.Node, nodes: frozenset[ir.Node], leaf: ir.Value, producer: ir.Node, cuts: Cuts
 ) -> tuple[Reason, str]:
     before = node_names([producer])[0]
-    if producer.op_type not in RULES:
+    if producer.op_type not in RULES or not (cuts.of.get(leaf) or cuts.refusals.get(producer)):
         return Reason.NONLINEARITY, f"reads '{leaf.name}', which {producer.op_type} '{before}' computes"
     own = cuts.refusals.get(producer)
     if own and not cuts.of.get(leaf):

@@ -272,3 +272,14 @@ def test_frames_are_paced_and_a_late_one_is_not_made_up_for_by_a_burst(monkeypat
     assert gaps[0] == pytest.approx(99, abs=2)
     assert gaps[1] == pytest.approx(350, abs=2)
     assert (gaps[2:] > 98).all(), gaps
+
+
+def test_a_name_means_the_same_wherever_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "surround" / "0.png", image(0))
+    monkeypatch.chdir(tmp_path)
+    named = open_source("surround:size=64x48,cameras=front_wide+rear_left", fps=20)
+    assert [(c.id, c.width, c.period_ns) for c in named.cameras] == [
+        ("front_wide", 64, 50_000_000), ("rear_left", 64, 50_000_000),
+    ]  # fmt: skip
+    assert next(iter(named.frames()))["rear_left"].shape == (48, 64, 3)
+    assert [c.id for c in open_source("./surround").cameras] == ["surround"]

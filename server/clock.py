@@ -9,6 +9,11 @@ from pathlib import Path
 
 from protos.monocoque.v1 import stream_pb2 as pb
 
+LONGEST_AGE_NS = 100 * 365 * 24 * 3600 * 1_000_000_000
+"""Recorded frames may be old, but not so old that nanoseconds do not fit into 64 bits."""
+LARGEST_ERROR_NS = 3600 * 1_000_000_000
+"""A clock that may be off by more than an hour is not synchronized."""
+
 
 @dataclass(frozen=True)
 class HostClock:
@@ -61,15 +66,16 @@ class ClientClock:
             host: Our clocks.
 
         Returns:
-            None where it cannot be known, which includes a time later than its own arrival: then the clock is not
-            what it was declared to be. Within the error bound, it counts as the moment of arrival.
+            None where it cannot be known, which includes a time later than its own arrival, or a century before
+            it: then the clock is not what it was declared to be. Within the error bound, a later time counts as the
+            moment of arrival.
         """
         if client_ns == 0 or self.kind == pb.CLOCK_KIND_UNKNOWN:
             return None
         at = client_ns
         if self.kind == pb.CLOCK_KIND_SYNCHRONIZED:
             at -= host.utc_ns() - host.monotonic_ns()  # anew for each frame, so that a step harms one frame at most
-        if at > received + self.error_ns:
+        if not received - LONGEST_AGE_NS <= at <= received + self.error_ns:
             return None
         return min(at, received)
 

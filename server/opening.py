@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from engine.manifest import Manifest
 from protos.monocoque.v1 import stream_pb2 as pb
+from server.clock import LARGEST_ERROR_NS
 from server.errors import OutOfOrder, RequestInvalid
 from server.layout import check_geometry, largest_frame_bytes
 
@@ -83,6 +84,11 @@ def check_open(request: pb.Open, manifest: Manifest, limits: Limits) -> None:
         raise RequestInvalid("open.cameras is empty", remedy="name the cameras whose frames follow")
     if request.policy not in pb.Policy.values():
         raise RequestInvalid(f"open.policy is {request.policy}", remedy="use POLICY_LIVE or POLICY_REPLAY")
+    if request.clock.error_ns > LARGEST_ERROR_NS:
+        raise RequestInvalid(
+            f"open.clock.error_ns is {request.clock.error_ns}, at most {LARGEST_ERROR_NS} can be called synchronized",
+            remedy="declare CLOCK_KIND_UNKNOWN",
+        )
     _check_cameras(request, limits)
     _check_tensors(request, manifest)
 

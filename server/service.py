@@ -91,13 +91,6 @@ class Service:
         if request.WhichOneof("message") != "open":
             raise OutOfOrder("the first message is not `open`", remedy="send `open` first")
         session = self._core.open(request.open)
-        session.outbox.put(pb.StreamFramesResponse(opened=self._core.opened(session)).SerializeToString())
-        read, write, alarm, drained = tasks = [
-            asyncio.ensure_future(_read(context, session)),
-            asyncio.ensure_future(_write(context, session)),
-            asyncio.ensure_future(_alarm(session)),
-            asyncio.ensure_future(self._drained.wait()),
-        ]
         log.info(
             "%s opened by %s: %s, %s",
             session.id,
@@ -105,6 +98,21 @@ class Service:
             ", ".join(session.cameras),
             "every frame" if session.replays else "freshest frames",
         )
+        try:
+            # Awaited here: gRPC cannot abort a call whose first message is on its way.
+            await context.write(pb.StreamFramesResponse(opened=self._core.opened(session)).SerializeToString())
+            await self._exchange(context, session)
+        finally:
+            self._core.close(session)
+
+    async def _exchange(self, context: Context, session: Session) -> None:
+        """Read and write at the same time, until the client is done and has all its answers."""
+        read, write, alarm, drained = tasks = [
+            asyncio.ensure_future(_read(context, session)),
+            asyncio.ensure_future(_write(context, session)),
+            asyncio.ensure_future(_alarm(session)),
+            asyncio.ensure_future(self._drained.wait()),
+        ]
         try:
             await _first(read, drained, write, alarm)
             read.cancel()
@@ -116,7 +124,7 @@ class Service:
             if drained.done():
                 self._core.check_not_draining()
         finally:
-            self._core.close(session)
+            session.close()  # before the reader is cancelled: what it holds then counts as undelivered
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

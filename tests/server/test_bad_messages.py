@@ -115,6 +115,7 @@ async def test_a_sequence_that_does_not_count_up_is_refused(real: Running) -> No
         ([camera(height=31, encoding=camera_pb2.ENCODING_NV12)], {}, "INVALID_ARGUMENT", "a height of 31 must be even"),
         ([camera()], {"tensors": ["depth"]}, "INVALID_ARGUMENT", "open.tensors[0] is 'depth', outputs are scores"),
         ([camera()], {"policy": 9}, "INVALID_ARGUMENT", "open.policy is 9"),
+        ([camera()], {"clock": {"kind": 2, "error_ns": 2**63}}, "INVALID_ARGUMENT", "open.clock.error_ns is 9223372"),
         ([camera(f"c{i}") for i in range(33)], {}, "RESOURCE_EXHAUSTED", "32 are allowed"),
     ],
 )

@@ -49,6 +49,9 @@ def test_this_host_has_a_proof() -> None:
         (ClientClock(SYNCHRONIZED, 50), 5_000_900, 900),
         (ClientClock(SYNCHRONIZED, 50), 5_001_050, 1_000),  # within the error bound: the moment of arrival
         (ClientClock(SYNCHRONIZED, 50), 5_001_051, None),
+        (ClientClock(SYNCHRONIZED, 50), -(2**63), None),  # no age fits into 64 bits
+        (ClientClock(SAME, 0), -(2**63), None),
+        (ClientClock(SAME, 0), -(10**18), -(10**18)),  # recorded 30 years ago
     ],
 )
 def test_a_clients_time_in_our_clock(clock: ClientClock, client_ns: int, at: int | None) -> None:

@@ -92,6 +92,13 @@ class RawStream:
             found.append(result)
         return found
 
+    async def result_count(self) -> int:
+        """Read to the end; how many results there were."""
+        count = 0
+        while await self.result() is not None:
+            count += 1
+        return count
+
     async def status(self) -> tuple[grpc.StatusCode, str]:
         """How the call ended."""
         code = await asyncio.wait_for(self.call.code(), PATIENCE_SECONDS)

@@ -24,6 +24,8 @@ from build_engine.fuse.rules.site import Constant, Operand
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _COMBINATIONS = 64
+# Nodes that one form may absorb: weights are computed by recipes within recipes.
+_MOST_NODES = 150
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,8 @@ def enumerate_cuts(graph: ir.Graph, opset: int, options: FuseOptions) -> Cuts:
             continue
         found: dict[ir.Value, dict[frozenset[ir.Value], Cut]] = {output: {} for output in node.outputs}
         for operands, absorbed in _combinations(node, cuts):
+            if len(absorbed) > _MOST_NODES:
+                continue
             try:
                 result = rule(Site(node, operands, opset, functools.partial(cuts.moved.on, node)))
             except NotExact as obstacle:

@@ -25,6 +25,7 @@ class Emitter:
         self._graph = graph
         self._options = options
         self._now: dict[ir.Value, ir.Value] = {}
+        self._names: set[str] = set()
 
     def replace(self, cut: Cut) -> list[ir.Node]:
         """Computes a cut's root by its form; returns the nodes written, none for an identity."""
@@ -36,6 +37,9 @@ class Emitter:
             self._stand_in(cut.root, leaves[0])
             return written
         base = f"{_stem(cut)}.fused"
+        while base in self._names:  # ONNX lets nodes share a name
+            base += "_"
+        self._names.add(base)
         bias = cut.form.bias
         bias_value = None if bias is None or plan is Plan.PARTS else self._weight(f"{base}.bias", bias.value, cut.root)
         if plan is Plan.CONVOLUTION:

@@ -48,7 +48,8 @@ def fuse(
         The new model, with the same inputs and outputs, and the report.
 
     Raises:
-        BuildError: The model is invalid or holds weights that are no finite numbers.
+        BuildError: The model is invalid, too old (before operator set 11), or holds weights that are no finite
+            numbers.
     """
     options = options or FuseOptions()
     say = progress or _silent

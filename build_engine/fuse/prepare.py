@@ -9,6 +9,7 @@ from build_engine.errors import BuildError
 from build_engine.fuse.fold import fold_constants
 
 _ROUNDS = 8
+_OLDEST_OPSET = 11
 
 
 def prepare(model: onnx.ModelProto) -> ir.Model:
@@ -17,7 +18,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     Functions are inlined, Constant nodes become initializers, shape arithmetic is computed, dead nodes go.
 
     Raises:
-        BuildError: The model is invalid or holds weights that are no finite numbers.
+        BuildError: The model is invalid, too old, or holds weights that are no finite numbers.
     """
     try:
         onnx.checker.check_model(model)
@@ -27,6 +28,12 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
             remedy="export it again, or run `onnx.checker.check_model` to see where it breaks the standard",
         ) from error
     working = ir.serde.deserialize_model(model)
+    opset = working.opset_imports.get("", _OLDEST_OPSET)
+    if opset < _OLDEST_OPSET:
+        raise BuildError(
+            f"the model uses operator set {opset}; the oldest that can be fused is {_OLDEST_OPSET}",
+            remedy="export it with opset_version=17, or use onnx.version_converter.convert_version(model, 17)",
+        )
     common.InlinePass()(working)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(working)
     common.RemoveInitializersFromInputsPass()(working)
@@ -46,6 +53,7 @@ def tidy(model: ir.Model) -> None:
         source = node.inputs[0] if node.op_type == "Identity" and node.domain == "" else None
         if source is not None and not node.outputs[0].is_graph_output():
             node.outputs[0].replace_all_uses_with(source)
+    common.DeduplicateInitializersPass()(model)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
 

@@ -49,7 +49,8 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
         else:
             term = term if term.windows else term.in_groups(1)
             macs, crop = output / item * math.prod(term.weight.shape[1:]), int(needs_slice(term.windows))
-        moved = read + output + math.prod(term.weight.shape) * item + 2 * read * crop
+        bias = 0 if form.bias is None else term.c_out * item
+        moved = read + output + math.prod(term.weight.shape) * item + bias + 2 * read * crop
         return macs * options.ns_per_mac + moved * options.ns_per_byte + (1 + crop) * options.ns_per_launch
 
     reads = [math.prod(assumed_sizes(source, options)) * item for source, _ in terms]

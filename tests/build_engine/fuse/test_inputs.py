@@ -179,3 +179,34 @@ def test_the_source_of_a_fused_node_is_kept_in_its_metadata() -> None:
     assert {"0.dense.1", "0.point.1"} <= set(props["monocoque.fused_modules"].split(","))
     assert {"0.dense.1", "0.point.1"} <= set(result.report.regions[0].modules)
     assert {line.reason for line in result.report.kept} == {"nonlinearity"}
+
+
+@pytest.mark.parametrize("name", ["repvgg", "dbb", "focus"])
+def test_fusing_again_changes_nothing(name: str) -> None:
+    once = fuse(exported(randomized(FAMILIES[name].make()), FAMILIES[name].input_shape)).model
+    again = fuse(once)
+    assert again.report.regions == ()
+    assert operators(again.model) == operators(once)
+
+
+def test_a_chain_of_four_hundred_linear_layers() -> None:
+    g = GraphBuilder((1, 2, 3, 3))
+    y = "x0"
+    for _ in range(400):
+        y = g.add("Conv", y, RNG.normal(size=(2, 2, 1, 1)) * 0.7)
+    assert len(operators(fused(g.model(y)).model)) <= 4
+
+
+def test_operator_sets_before_11_are_refused_with_a_remedy() -> None:
+    model = block(20)
+    model.opset_import[0].version = 9
+    with pytest.raises(BuildError, match="operator set 9") as caught:
+        fuse(model)
+    assert "convert_version" in str(caught.value)
+
+
+def test_equal_constants_are_stored_once() -> None:
+    g = GraphBuilder((1, 4, 5, 7), (1, 4, 5, 7))
+    same = RNG.normal(size=(4, 4, 3, 3))
+    y = [g.add("Relu", g.add("Conv", x, same)) for x in ("x0", "x1")]
+    assert len(fused(g.model(*y)).model.graph.initializer) == 1

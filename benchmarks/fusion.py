@@ -33,15 +33,19 @@ from surround.spec import INPUT_SIZE, MEAN, STD
 WEIGHTS = Path("surround/weights/surround.safetensors")
 
 _GROWTH = """
-import pathlib, resource, sys, numpy, onnxruntime
+import pathlib, sys, numpy, onnxruntime
+def most_bytes():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = int(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-session = onnxruntime.InferenceSession(pathlib.Path(sys.argv[1]).read_bytes(), options)
+data = pathlib.Path(sys.argv[1]).read_bytes()
+before = most_bytes()
+session = onnxruntime.InferenceSession(data, options)
 inputs = {i.name: numpy.zeros([d if isinstance(d, int) else 1 for d in i.shape],
           numpy.uint8 if "uint8" in i.type else numpy.float32) for i in session.get_inputs()}
 session.run(None, inputs)
-print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+print(most_bytes() - before)
 """
 """Run in a process of its own: what loading a graph and one inference add to it at most."""
 

@@ -34,30 +34,34 @@ class Emitter:
         plan = realization(cut.form, cut.root, self._options).plan
         leaves = [self._now.get(leaf, leaf) for leaf in cut.leaves]
         if plan is Plan.NOTHING:
-            self._stand_in(cut.root, leaves[0])
+            self.stand_in(cut.root, leaves[0])
             return written
         base = f"{_stem(cut)}.fused"
         while base in self._names:  # ONNX lets nodes share a name
             base += "_"
         self._names.add(base)
         bias = cut.form.bias
-        bias_value = None if bias is None or plan is Plan.PARTS else self._weight(f"{base}.bias", bias.value, cut.root)
+        bias_value = None if bias is None or plan is Plan.PARTS else self.weight(f"{base}.bias", bias.value, cut.root)
         if plan is Plan.CONVOLUTION:
             (term,) = cut.form.terms.values()
-            result = self._convolution(base, leaves[0], dense(term), bias_value, cut, written)
+            result = self.convolution(base, leaves[0], dense(term), bias_value, cut, written)
         elif plan is Plan.CONCATENATION:
             joined = concatenated(cut.form)
             assert joined is not None  # noqa: S101 (that is what the plan means)
             source = self._node(f"{base}.concat", "Concat", leaves, [ir.AttrInt64("axis", 1)], cut, written)
             source.shape = None
-            result = self._convolution(base, source, joined, bias_value, cut, written)
+            result = self.convolution(base, source, joined, bias_value, cut, written)
         elif plan is Plan.PARTS:
             result = self._parts(base, leaves, cut, written)
         else:
             result = self._sum(base, leaves, cut, bias_value, written)
-        self._graph.extend(node for node in written if node.graph is None)
-        self._stand_in(cut.root, result)
+        self.insert(written)
+        self.stand_in(cut.root, result)
         return written
+
+    def insert(self, written: list[ir.Node]) -> None:
+        """Puts new nodes at the graph's end; the caller sorts it when all are in."""
+        self._graph.extend(node for node in written if node.graph is None)
 
     def _parts(self, base: str, leaves: list[ir.Value], cut: Cut, written: list[ir.Node]) -> ir.Value:
         """Each part's own convolution, then a Concat."""
@@ -69,8 +73,8 @@ class Emitter:
                 made.append(leaf)
                 continue
             name = f"{base}.{index}"
-            shift = None if bias is None else self._weight(f"{name}.bias", bias, cut.root)
-            part = self._convolution(name, leaf, term.part, shift, cut, written)
+            shift = None if bias is None else self.weight(f"{name}.bias", bias, cut.root)
+            part = self.convolution(name, leaf, term.part, shift, cut, written)
             if cut.root.shape is not None:
                 part.shape = ir.Shape([cut.root.shape[0], term.part.c_out, *cut.root.shape[2:]])
             made.append(part)
@@ -88,12 +92,12 @@ class Emitter:
             if term.is_identity and not carries_bias:
                 part = leaf
             else:
-                part = self._convolution(f"{base}.{index}", leaf, term, bias if carries_bias else None, cut, written)
+                part = self.convolution(f"{base}.{index}", leaf, term, bias if carries_bias else None, cut, written)
             total = part if total is None else self._node(f"{base}.add{index}", "Add", [total, part], [], cut, written)
         assert total is not None  # noqa: S101 (a form has at least one term)
         return total
 
-    def _convolution(
+    def convolution(
         self,
         name: str,
         source: ir.Value,
@@ -102,6 +106,16 @@ class Emitter:
         cut: Cut,
         written: list[ir.Node],
     ) -> ir.Value:
+        """Writes one term as a node: Conv, ConvTranspose, or Gemm where there are no image axes.
+
+        Args:
+            name: The node's name.
+            source: What it reads.
+            term: The convolution.
+            bias: Its bias, an initializer.
+            cut: What it is for: gives type, shape and metadata.
+            written: New nodes, to which this one is added.
+        """
         if isinstance(term, TransposedConvolution):
             return self._transposed(name, source, term, bias, cut, written)
         term = term.trimmed()
@@ -109,10 +123,10 @@ class Emitter:
         if needs_slice(windows):
             source = self._crop(name, source, term, cut, written)
         if not windows:
-            matrix = self._weight(f"{name}.weight", term.in_groups(1).weight.value, cut.root)
+            matrix = self.weight(f"{name}.weight", term.in_groups(1).weight.value, cut.root)
             operands = [source, matrix] if bias is None else [source, matrix, bias]
             return self._node(name, "Gemm", operands, [ir.AttrInt64("transB", 1)], cut, written)
-        weight = self._weight(f"{name}.weight", term.weight.value, cut.root)
+        weight = self.weight(f"{name}.weight", term.weight.value, cut.root)
         attributes = [
             ir.AttrInt64s("kernel_shape", [w.kernel for w in windows]),
             ir.AttrInt64s("strides", [w.stride for w in windows]),
@@ -132,7 +146,7 @@ class Emitter:
         cut: Cut,
         written: list[ir.Node],
     ) -> ir.Value:
-        weight = self._weight(f"{name}.weight", term.weight.value, cut.root)
+        weight = self.weight(f"{name}.weight", term.weight.value, cut.root)
         attributes = [
             ir.AttrInt64s("kernel_shape", term.weight.shape[2:]),
             ir.AttrInt64s("strides", term.strides),
@@ -180,7 +194,7 @@ class Emitter:
         written.append(node)
         return output
 
-    def _weight(self, name: str, array: object, root: ir.Value) -> ir.Value:
+    def weight(self, name: str, array: object, root: ir.Value) -> ir.Value:
         """A new initializer, rounded once from float64 to the tensor's type."""
         dtype = root.dtype or ir.DataType.FLOAT
         return self._register(name, ir.tensor(np.asarray(array).astype(dtype.numpy()), dtype=dtype, name=name))
@@ -195,7 +209,7 @@ class Emitter:
         self._graph.register_initializer(value)
         return value
 
-    def _stand_in(self, old: ir.Value, new: ir.Value) -> None:
+    def stand_in(self, old: ir.Value, new: ir.Value) -> None:
         """Gives a tensor's readers, and its name if it is an output of the graph, to another tensor."""
         self._now[old] = new
         if not old.is_graph_output():

@@ -66,7 +66,7 @@ def fuse(
         kept.extend(kept_here)
     working.graph.sort()
     tidy(working)
-    fused = _serialized(working, model)
+    fused = serialized(working, model)
     say("done", 2, 2)
     return FuseResult(fused, FuseReport(tuple(regions), tuple(kept), before, count_graph(working.graph, options)))
 
@@ -110,7 +110,7 @@ def _draft(cut: Cut, order: dict[ir.Node, int], options: FuseOptions) -> FusedRe
     )
 
 
-def _serialized(working: ir.Model, original: onnx.ModelProto) -> onnx.ModelProto:
+def serialized(working: ir.Model, original: onnx.ModelProto) -> onnx.ModelProto:
     """The fused model as a protobuf that passes the checker and keeps the original's inputs and outputs."""
     fused = ir.serde.serialize_model(working)
     del fused.graph.output[:]

@@ -10,6 +10,7 @@ them, slowly). Latency is the CPU's own graphs', in turns.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def main() -> None:
                     samples.append(sample)
                     advance()
         rows = _graphs(model, core, [sample.frame.image for sample in seen], given.methods, judged, bars)
-        timed = {row.name: row.data for row in rows if not row.name.startswith("TensorRT")}
+        timed = {row.name: row.data for row in rows if not row.name.startswith("TRT")}
         frame = {feeds(model)[0].name: judged[0].frame.image[None]}
         latency = {
             row.graph: row.median_ms
@@ -95,15 +96,15 @@ def main() -> None:
     table = Table(
         title=f"{given.frames} held-out frames; {given.threads} thread(s) of {cpu_name()}", title_justify="left"
     )
-    for heading in ("graph", "MB", "median ms", "faster", *FIGURES):
-        table.add_column(heading)
+    for heading in ("graph", "MB", "ms", "faster", "mAP50", "distance", "drivable"):
+        table.add_column(heading, no_wrap=True)
     base = rows[0]
     for row in rows:
         time_ms = latency.get(row.name)
         speed = ("–", "–") if time_ms is None else (f"{time_ms:.2f}", f"{latency[base.name] / time_ms:.2f}x")
         changes = [_change(row.figures[name], base.figures[name], row is base) for name in FIGURES]
         table.add_row(row.name, f"{len(row.data) / 1e6:.2f}", *speed, *changes)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     integer = {kind: count for kind, count in kernels(rows[-1].data).items() if kind.startswith("QLinear")}
     console.print(
@@ -138,12 +139,12 @@ def _graphs(
     tensors = {recipe.name: quantized_tensors(model, quantized_nodes(model, core, recipe)) for recipe in recipes}
     watched = tuple(dict.fromkeys(tensor for names in tensors.values() for tensor in names))
     ranges = calibrate(model, watched, [{name: frame[None]} for frame in frames], progress)
-    graphs = {"FP32": model, "TensorRT FP16": to_fp16(model, core).model}
+    graphs = {"FP32": model, "TRT FP16": to_fp16(model, core).model}
     for recipe in recipes:
         for method in methods:
             some = {tensor: ranges[tensor] for tensor in tensors[recipe.name]}
-            label = "TensorRT INT8" if recipe is TENSORRT_INT8 else "INT8"
-            graphs[f"{label}, {method}"] = to_int8(model, core, some, recipe, method)
+            label = "TRT INT8" if recipe is TENSORRT_INT8 else "INT8"
+            graphs[f"{label} {method}"] = to_int8(model, core, some, recipe, method)
     rows = []
     with progress.step("Evaluating", len(graphs)) as advance:
         for label, graph in graphs.items():
@@ -162,9 +163,9 @@ def _judge(data: bytes, name: str, judged: list[Sample]) -> dict[str, float]:
 
 def _change(value: float, base: float, is_base: bool) -> str:
     if is_base:
-        return f"{value:.4f}"
+        return f"{value:.3f}"
     points = 100 * (value - base)
-    text = f"{value:.4f} ({points:+.2f})"
+    text = f"{value:.3f} ({points:+.2f})"
     return f"[red]{text}[/]" if abs(points) > BUDGET_POINTS else text
 
 

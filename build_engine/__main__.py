@@ -11,7 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from build_engine import arguments, summary
+try:
+    from build_engine import arguments, summary
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed\n  → pip install 'monocoque[build]'")
 from build_engine.errors import BuildError
 from build_engine.progress import Bars
 from engine.bundle import Bundle

@@ -29,7 +29,9 @@ class BuildOptions:
         precision: What is served. The float graph is in every bundle.
         calibration_data: Folder of frames, or of `.npz` files for a model of tensors.
         calibration_frames: Most samples that are used, evenly spaced over the folder.
-        calibration_method: How a tensor's 8-bit range is chosen.
+        calibration_method: How a tensor's 8-bit range is chosen. On 240 held-out frames of the surround network,
+            `percentile` lost 0.06 points of mAP50, `entropy` 0.08, `mse` 0.33 and `max` 0.44 (TensorRT's graph: 0.13,
+            0.32, 0.43, 0.40); `python -m benchmarks.precision` measures it again.
         targets: Where it will run.
         camera: What the network was trained on; None leaves its inputs as they are.
         resize: How a frame of another size is fitted.

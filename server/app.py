@@ -222,7 +222,14 @@ class Server:
 
     def _configured_runtime(self, bundle: Bundle, regions: RegionTable) -> Runtime:
         settings = self.settings
-        return open_runtime(bundle, settings.target, regions, threads=settings.threads, fallback=settings.fallback)
+        return open_runtime(
+            bundle,
+            settings.target,
+            regions,
+            threads=settings.threads,
+            fallback=settings.fallback,
+            plan_cache=settings.plan_cache,
+        )
 
     def _on_engine_death(self) -> None:
         """Called on the engine's thread: only a restart helps, and `liveness` says so."""

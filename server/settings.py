@@ -51,6 +51,7 @@ METAVARS = {
     "--max-watchers": "N",
     "--memory-budget": "BYTES",
     "--drain-seconds": "SECONDS",
+    "--plan-cache": "DIR",
 }
 
 
@@ -101,6 +102,9 @@ class Settings(BaseSettings):
     fallback: bool = Field(default=False, description="run on the CPU where the target cannot be had, and say so")
     self_check: bool = Field(default=True, description="compare the engine with the bundle's reference at start")
     threads: int | None = Field(default=None, ge=1, description="threads of one inference; else one per core")
+    plan_cache: Path | None = Field(
+        default=None, description="plans that a GPU compiles for itself; else the user's cache directory"
+    )
     max_frame: Size = Field(default="1920x1080", description="largest frame accepted; the gRPC message limit follows")
     max_batch: int = Field(default=1, ge=1, description="frames per launch, at most; more than 1 pays on GPUs only")
     max_streams: int = Field(default=16, ge=1, description="frame streams at the same time")

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "surround": set(),
     "demo": {"client", "surround"},
 }
-BASE_INSTALL_LACKS = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxconverter_common", "matplotlib", "jinja2"}
+BASE_INSTALL_LACKS = {"torch", "onnx", "onnxscript", "onnx_ir", "matplotlib", "jinja2"}
 
 
 def imported(path: Path) -> set[str]:

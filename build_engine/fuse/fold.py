@@ -29,8 +29,8 @@ def fold_constants(model: ir.Model) -> bool:
     """Replaces nodes whose outputs do not depend on the inputs by initializers; whether it found any.
 
     1. All inputs are constant, the operator is deterministic, of the standard domain and has no subgraph.
-    2. Or the node asks for no more than is known: Shape or Size of a tensor of static shape, and CastLike,
-       where only the type of the second input matters.
+    2. Or the node asks for no more than is known: Shape or Size of a tensor of static shape, Gather of known
+       sizes from a Shape, and CastLike, where only the type of the second input matters.
     """
     return any([_fold_graph(graph, model.opset_imports.get("", 1)) for graph in model.graphs()])
 
@@ -71,6 +71,10 @@ def _evaluate(node: ir.Node, opset: int) -> list[np.ndarray] | None:
     if node.op_type in ("Shape", "Size") and source is not None and source.shape is not None:
         return _known_shape(node, source.shape)
     inputs = list(node.inputs)
+    if node.op_type == "Gather":
+        picked = _known_sizes(node)
+        if picked is not None:
+            return [picked]
     if node.op_type == "CastLike" and source is not None and source.const_value is not None:
         like = inputs[1].dtype if inputs[1] is not None else None
         return None if like is None else [source.const_value.numpy().astype(like.numpy())]
@@ -89,6 +93,22 @@ def _known_shape(node: ir.Node, shape: ir.Shape) -> list[np.ndarray] | None:
         return None
     sizes = np.array([int(dim) for dim in dims if isinstance(dim, int)], dtype=np.int64)
     return [sizes if node.op_type == "Shape" else np.array(math.prod(sizes.tolist()), dtype=np.int64)]
+
+
+def _known_sizes(node: ir.Node) -> np.ndarray | None:
+    """Sizes that a Gather picks from the shape of a tensor that has others open."""
+    shape_of = node.inputs[0].producer() if node.inputs[0] is not None else None
+    indices = node.inputs[1].const_value if node.inputs[1] is not None else None
+    if shape_of is None or shape_of.op_type != "Shape" or indices is None or shape_of.inputs[0] is None:
+        return None
+    start = shape_of.attributes.get("start")
+    if shape_of.inputs[0].shape is None or "end" in shape_of.attributes or (start and start.as_int()):
+        return None
+    dims = list(shape_of.inputs[0].shape)
+    picked = [dims[int(i)] for i in indices.numpy().reshape(-1)]
+    if not all(isinstance(dim, int) for dim in picked):
+        return None
+    return np.array([int(str(dim)) for dim in picked], dtype=np.int64).reshape(indices.numpy().shape)
 
 
 def _run(node: ir.Node, opset: int) -> list[np.ndarray] | None:

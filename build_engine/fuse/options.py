@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 
@@ -5,7 +7,7 @@ from dataclasses import dataclass
 class FuseOptions:
     """What the fuser takes one unit of each kind of work to cost, and what it assumes where sizes are open.
 
-    The defaults describe one core of a present CPU: 25 GMAC/s, 10 GB/s, 5 µs per operator. Only their
+    The defaults describe one core of a present CPU: 50 GMAC/s, 10 GB/s, 5 µs per operator. Only their
     ratios decide.
 
     Args:
@@ -17,8 +19,27 @@ class FuseOptions:
         cuts_per_tensor: How many forms of a tensor are kept while looking for the best cover.
     """
 
-    ns_per_mac: float = 0.04
+    ns_per_mac: float = 0.02
     ns_per_byte: float = 0.1
     ns_per_launch: float = 5000.0
     symbolic_size: int = 224
     cuts_per_tensor: int = 12
+
+    @classmethod
+    def for_target(cls, target: str) -> FuseOptions:
+        """The cost model of a device class; an unknown one counts as ``cpu``.
+
+        =================  ===========  ========  =====================
+        target             TMAC/s       GB/s      µs per kernel
+        =================  ===========  ========  =====================
+        cpu                0.05         10        5
+        rtx, gpu           20           800       4
+        jetson-, drive-    5            150       6
+        =================  ===========  ========  =====================
+        """
+        kind = target.split("-", 1)[0]
+        if kind in ("rtx", "gpu"):
+            return cls(ns_per_mac=5e-5, ns_per_byte=1.25e-3, ns_per_launch=4000.0)
+        if kind in ("jetson", "drive"):
+            return cls(ns_per_mac=2e-4, ns_per_byte=6.7e-3, ns_per_launch=6000.0)
+        return cls()

@@ -11,6 +11,8 @@ from build_engine.fuse.algebra.deferred import Array
 from build_engine.fuse.algebra.exactness import NotExact, Reason
 from build_engine.fuse.algebra.form import Form
 
+OPEN = -1  # the size of a batch that is left open
+
 
 @dataclass(frozen=True, eq=False)
 class Write:
@@ -35,7 +37,7 @@ class Framed:
 
     Args:
         inner: The tensor inside the border.
-        shape: The whole tensor's sizes, ``(N, C, *spatial)``, border included.
+        shape: The whole tensor's sizes, ``(N, C, *spatial)``, border included; N may be `OPEN`.
         pads: The border's width, ``(begin, end)`` per spatial axis.
         writes: The border's contents, later ones over earlier ones.
         order: Which original axis each axis of the tensor is now.
@@ -58,7 +60,7 @@ class Framed:
 
         Args:
             box: ``(start, stop)`` per axis as the axes are ordered now.
-            values: The constants, in the box's shape.
+            values: The constants, in the box's shape; other axes than that of the channels may be 1.
 
         Raises:
             NotExact: They vary along other axes.

@@ -2,25 +2,26 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from build_engine.fuse.algebra import Form, Framed, NotExact, Reason
-from build_engine.fuse.algebra.framed import Write
-from build_engine.fuse.rules.site import Site
+from build_engine.fuse.algebra.framed import OPEN, Write
+from build_engine.fuse.rules.site import Constant, Site
 
 
 def framed(site: Site, form: Form, pads: tuple[tuple[int, int], ...], value: float) -> Framed:
     """A padded tensor whose border is going to be written over.
 
-    1. The output's shape is known.
+    1. The tensor's shape is known, the batch apart.
 
     Raises:
         NotExact: It is not.
     """
     sizes = site.shape(0)
-    if not all(isinstance(size, int) for size in sizes):
+    if not all(isinstance(size, int) for size in sizes[1:]):
         raise NotExact(Reason.UNKNOWN_SHAPE, f"the border of a tensor {sizes} has no known place")
     spatial = [int(n or 0) + begin + end for n, (begin, end) in zip(sizes[2:], pads, strict=True)]
-    shape = (int(sizes[0] or 0), form.c_out, *spatial)
+    shape = (sizes[0] if isinstance(sizes[0], int) else OPEN, form.c_out, *spatial)
     whole = [(0, size) for size in shape]
     writes = []
     for axis, (begin, end) in enumerate(pads, start=2):
@@ -34,7 +35,8 @@ def framed(site: Site, form: Form, pads: tuple[tuple[int, int], ...], value: flo
 def scatter_nd(site: Site) -> Form | Framed:
     """ScatterND that writes constants over a border; a form again once the border is the tensor's bias.
 
-    1. Indices and values are constants; values are written, not added.
+    1. Indices and values are constants; values are written, not added. A constant that is expanded at run time,
+       as an open batch demands, is as good.
     2. The indices are a box.
     3. `Framed.written` accepts the values.
     """
@@ -43,11 +45,30 @@ def scatter_nd(site: Site) -> Form | Framed:
         raise NotExact(Reason.OPERATOR, "it writes into a tensor, not over a border")
     if site.text("reduction", "none") != "none":
         raise NotExact(Reason.OPERATOR, "it adds to what it finds")
-    indices, values = site.constant(1), site.constant(2)
+    indices, values = site.constant(1), _spread(site.node.inputs[2])
     shape = tuple(tensor.shape[axis] for axis in tensor.order)
     box = _box(indices, shape)
-    painted = tensor.written(box, values.reshape([stop - start for start, stop in box]))
-    return settle(painted)
+    channels = box[tensor.order.index(1)]
+    if values.ndim != len(box) or values.shape[tensor.order.index(1)] != channels[1] - channels[0]:
+        raise NotExact(Reason.BORDER, f"values of shape {values.shape} are written into {box}")
+    return settle(tensor.written(box, values))
+
+
+def _spread(value: ir.Value | None) -> Constant:
+    """A constant, with axes of size 1 where it is only repeated at run time, transposed as the graph does."""
+    if value is not None and value.const_value is not None:
+        return np.asarray(value.const_value.numpy())
+    node = None if value is None else value.producer()
+    if value is None or node is None or node.inputs[0] is None or value.shape is None:
+        raise NotExact(Reason.BORDER, "what is written over the border is computed at run time")
+    if node.op_type == "Transpose":
+        inner = _spread(node.inputs[0])
+        permutation = node.attributes.get("perm")
+        return np.transpose(inner, None if permutation is None else permutation.as_ints())
+    if node.op_type == "Expand":
+        inner = _spread(node.inputs[0])
+        return inner.reshape((1,) * (len(value.shape) - inner.ndim) + inner.shape)
+    raise NotExact(Reason.BORDER, f"what is written over the border comes from {node.op_type}")
 
 
 def settle(tensor: Framed) -> Form | Framed:

@@ -9,16 +9,24 @@ def mul(site: Site) -> Form:
     """Mul by a constant.
 
     1. One factor is a constant that `per_channel` accepts.
-    2. It is not the last factor of a GELU written out, ``0.5 * (x * (1 + erf(x / sqrt 2)))``: runtimes compute
-       that at once as long as it is whole.
+    2. It is not part of a GELU written out (`refuse_gelu`).
     """
-    if _ends_a_gelu(site.node):
-        raise NotExact(Reason.COST, "it is the last factor of a GELU, which runtimes compute at once")
+    refuse_gelu(site.node)
     left, right = site.operands
     constant, index = (right, 0) if isinstance(left, Form) else (left, 1)
     if not isinstance(constant, np.ndarray):
         raise NotExact(Reason.NONLINEARITY, "both factors are computed at run time: the product is no linear map")
     return site.form(index).scaled(per_channel(constant, site.shape(index)))
+
+
+def refuse_gelu(node: ir.Node) -> None:
+    """Keeps ``0.5 * (x * (1 + erf(x / sqrt 2)))`` whole: runtimes compute it at once as long as it is.
+
+    Raises:
+        NotExact: The node is its first or its last factor.
+    """
+    if any(reader.op_type == "Erf" for reader in node.outputs[0].consumers()) or _ends_a_gelu(node):
+        raise NotExact(Reason.COST, "it is part of a GELU, which runtimes compute at once")
 
 
 def _ends_a_gelu(node: ir.Node) -> bool:
@@ -40,7 +48,9 @@ def div(site: Site) -> Form:
 
     1. The divisor is a constant that `per_channel` accepts.
     2. No element of it is zero.
+    3. It is not part of a GELU written out (`refuse_gelu`).
     """
+    refuse_gelu(site.node)
     divisor = per_channel(site.constant(1), site.shape(0))
     if np.any(divisor.value == 0):
         raise NotExact(Reason.NONLINEARITY, "the divisor contains zero")

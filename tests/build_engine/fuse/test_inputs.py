@@ -210,3 +210,13 @@ def test_equal_constants_are_stored_once() -> None:
     same = RNG.normal(size=(4, 4, 3, 3))
     y = [g.add("Relu", g.add("Conv", x, same)) for x in ("x0", "x1")]
     assert len(fused(g.model(*y)).model.graph.initializer) == 1
+
+
+@pytest.mark.parametrize("name", ["dbb", "ecb", "repmixer", "shuffle"])
+def test_an_open_batch(name: str) -> None:
+    family = FAMILIES[name]
+    model = exported(randomized(family.make()), family.input_shape, dynamic=(0,))
+    result = fuse(model)
+    assert count(result.model).convolutions <= family.deploy_convolutions
+    x = RNG.normal(size=(3, *family.input_shape[1:])).astype(np.float32)
+    verify_fusion(model, result.model, [{"x": x}])

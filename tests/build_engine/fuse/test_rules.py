@@ -418,3 +418,25 @@ def test_a_depthwise_convolution_after_a_concatenation_goes_into_its_parts() -> 
     result = fused(g.model(conv(g, y, 56, 56, 3, pads=[1, 1, 1, 1], group=56)), FuseOptions())
     assert operators(result.model) == ["Conv", "Conv", "Concat"]
     assert result.report.after.macs == 56 * 9 * 17 * 19
+
+
+def test_kept_operations_say_why(g: GraphBuilder) -> None:
+    y = conv(g, "x0", 4, 4, pads=[1, 1, 1, 1], bias=False)
+    y = conv(g, y, 4, 4, pads=[1, 1, 1, 1])
+    (line,) = fused(g.model(y), n=1).report.kept
+    assert line.reason == "border"
+    assert "real pixels" in line.sentence
+
+    g = GraphBuilder((1, 32, 30, 30))
+    shared = conv(g, "x0", 32, 4, 1)
+    outputs = [g.add("Relu", conv(g, shared, 4, 32, 3)) for _ in range(3)]
+    lines = fused(g.model(*outputs), FuseOptions()).report.kept
+    assert {line.reason for line in lines} == {"shared tensor"}
+
+
+def test_what_is_merged_depends_on_the_target() -> None:
+    g = GraphBuilder((1, 64, 56, 56))
+    y = conv(g, conv(g, "x0", 64, 64, (1, 11), pads=[0, 5, 0, 5], bias=False, group=64), 64, 64, (11, 1), group=64)
+    model = g.model(y)
+    assert operators(fuse(model, FuseOptions.for_target("cpu")).model) == ["Conv", "Conv"]
+    assert operators(fuse(model, FuseOptions.for_target("gpu")).model) == ["Conv"]

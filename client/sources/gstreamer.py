@@ -7,12 +7,16 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from client.errors import SourceError
 from client.frames import Camera, Image
+
+START_SECONDS = 15.0
+"""How long a pipeline may take to settle on a size."""
 
 _CAPS = re.compile(r"GstFdSink:\S+?:sink: caps = video/x-raw.*")
 
@@ -54,7 +58,13 @@ class GStreamerSource:
         )
         os.close(writing)
         self._frames = os.fdopen(reading, "rb", buffering=0)
-        width, height, period_ns = self._negotiated()
+        watchdog = threading.Timer(START_SECONDS, self._process.terminate)
+        watchdog.start()
+        try:
+            width, height, period_ns = self._negotiated()
+        finally:
+            watchdog.cancel()
+            watchdog.join()
         self.cameras: tuple[Camera, ...] = (Camera("gst", width, height, period_ns=period_ns),)
 
     def frames(self) -> Iterator[Mapping[str, Image]]:
@@ -93,6 +103,7 @@ class GStreamerSource:
                     return int(numbers[1]), int(numbers[2]), period_ns
         self.close()
         errors = [line for line in said if "ERROR" in line or "WARNING" in line] or said[-3:]
+        errors.append(f"it settled on no size within {START_SECONDS:g} s, or ended before")
         raise SourceError(
             f"the pipeline does not run: {self._pipeline}\n  " + "\n  ".join(errors)
             + "\n  → try it alone: gst-launch-1.0 " + self._pipeline + " ! fakesink"

@@ -162,7 +162,8 @@ def test_a_gstreamer_pipeline_gives_its_frames_whole_also_where_rows_are_padded(
         ("fakesrc", "does not run"),
     ],
 )
-def test_a_pipeline_that_does_not_run(pipeline: str, message: str) -> None:
+def test_a_pipeline_that_does_not_run(pipeline: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.sources.gstreamer.START_SECONDS", 2.0)  # `fakesrc` fails at once, or never starts
     with pytest.raises(SourceError, match=message):
         open_source(f"gst:{pipeline}")
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from build_engine.fuse.cost import is_constant, node_ns
+from build_engine.fuse.cost import CONVOLUTIONS, is_constant, node_ns
 from build_engine.fuse.cuts import Cut, Cuts
 from build_engine.fuse.options import FuseOptions
 
@@ -86,9 +86,18 @@ class Cover:
         self._swap(value, choice)
 
     def cost_with(self, value: ir.Value, choice: Choice) -> float:
-        """Change of the total cost if a needed tensor were computed by ``choice``."""
+        """Change of the total cost if a needed tensor were computed by ``choice``.
+
+        A convolution that would be computed a second time, to save an element-wise operation after it, counts
+        double: runtimes attach such operations to the convolution before them, at next to no cost.
+        """
         before = self.choice[value]
         change = self._swap(value, choice)
+        if isinstance(choice, Cut) and any(
+            node.op_type in CONVOLUTIONS and node.outputs[0] is not value and self.is_needed(node.outputs[0])
+            for node in choice.nodes
+        ):
+            change += choice.cost_ns
         self._swap(value, before)
         return change
 

@@ -440,3 +440,12 @@ def test_what_is_merged_depends_on_the_target() -> None:
     model = g.model(y)
     assert operators(fuse(model, FuseOptions.for_target("cpu")).model) == ["Conv", "Conv"]
     assert operators(fuse(model, FuseOptions.for_target("gpu")).model) == ["Conv"]
+
+
+def test_a_convolution_is_not_repeated_to_save_an_addition() -> None:
+    """A hard swish written out adds 3 to the convolution that it multiplies."""
+    g = GraphBuilder((1, 8, 28, 28))
+    y = conv(g, "x0", 8, 64, 1)
+    gate = g.add("Relu", g.add("Add", y, np.float32(3)))
+    result = fused(g.model(g.add("Mul", y, gate)), FuseOptions())
+    assert operators(result.model) == ["Conv", "Add", "Relu", "Mul"]

@@ -18,4 +18,4 @@ def test_a_family_reaches_its_deploy_form(name: str, exporter: str) -> None:
     verify_fusion(model, result.model, [{"x": np.random.default_rng(1).normal(size=family.input_shape).astype("f")}])
     left = [node.op_type for node in result.model.graph.node]
     assert count(result.model).convolutions <= family.deploy_convolutions, left
-    assert "BatchNormalization" not in left
+    assert not {"BatchNormalization", "ScatterND", "Slice", "Transpose"} & set(left), left

@@ -65,6 +65,8 @@ def open_files(path: Path, required: str) -> Files:
     """
     if not path.exists():
         raise BundleNotFound(f"no bundle at {path}", remedy=_BUILD)
+    if path.is_dir() and not os.path.lexists(path / required):  # before anything else in it is judged
+        raise BundleNotFound(f"{path} has no {required}, so it is no bundle", remedy=_BUILD)
     files: Files = Directory(path) if path.is_dir() else Archive(path)
     if required not in files.names:
         raise BundleNotFound(f"{path} has no {required}, so it is no bundle", remedy=_BUILD)

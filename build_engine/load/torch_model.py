@@ -38,7 +38,7 @@ def create(module: str, factory: str) -> nn.Module:
         ) from None
     except AttributeError:
         raise BuildError(
-            f"{module} has no {factory}", remedy="name a function or class that returns the model"
+            f"{module} has no attribute {factory!r}", remedy="name a function or class that returns the model"
         ) from None
     try:
         model = found() if callable(found) and not isinstance(found, nn.Module) else found

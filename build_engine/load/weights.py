@@ -41,8 +41,13 @@ def read_weights(path: Path) -> StateDict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        reason = _reason(error)
+        if "GLOBAL" not in reason:
+            raise BuildError(
+                f"{path} is no checkpoint: {reason}", remedy="name a .safetensors, .pt or .pth file with weights"
+            ) from None
         raise BuildError(
-            f"{path} cannot be read without executing code that it carries: {_reason(error)}",
+            f"{path} cannot be read without executing code that it carries: {reason}",
             remedy="where you trust it, save the weights alone: "
             'safetensors.torch.save_file(model.state_dict(), "weights.safetensors")',
         ) from None
@@ -122,6 +127,6 @@ def _hint(key: str, candidates: list[str]) -> str:
 
 def _reason(error: Exception) -> str:
     """The first sentence that names the culprit; torch's own advice is to switch the protection off."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = next((line for line in lines if "GLOBAL" in line or "global" in line), lines[0] if lines else "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
+    telling = next((line for line in lines if "GLOBAL" in line), lines[0] if lines else "")
     return (telling or type(error).__name__)[:200]

@@ -115,6 +115,12 @@ def test_nothing_there(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "absent")
 
 
+def test_a_folder_of_other_things_is_no_bundle_and_nothing_in_it_is_to_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    with pytest.raises(BundleNotFound, match=r"has no manifest\.json"):
+        Bundle.open(tmp_path)
+
+
 def test_a_directory_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleNotFound, match=r"has no manifest\.json"):
         Bundle.open(tmp_path)

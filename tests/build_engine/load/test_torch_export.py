@@ -72,7 +72,7 @@ def test_several_inputs_are_named_as_forward_names_them() -> None:
         ("unexportable", [SHAPE], "i1e"),
         ("needs_argument", [SHAPE], "raised TypeError"),
         ("NOT_A_MODEL", [SHAPE], "no torch.nn.Module"),
-        ("absent", [SHAPE], "has no absent"),
+        ("absent", [SHAPE], "has no attribute 'absent'"),
     ],
 )
 def test_what_cannot_be_exported_says_why(factory: str, shapes: list[InputShape], says: str) -> None:

@@ -98,3 +98,11 @@ def test_a_file_without_weights_says_what_it_holds(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no weights at"):
         read_weights(tmp_path / "none.pt")
+
+
+def test_a_file_that_is_no_checkpoint_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "notes.pt"
+    path.write_text("# not weights\n")
+    with pytest.raises(BuildError, match="is no checkpoint") as caught:
+        read_weights(path)
+    assert "weights_only" not in str(caught.value)

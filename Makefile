@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 EXTRAS := build,rtx,bench,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock system proto train clean
+.PHONY: help demo test check format bench lock system proto train image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ bench: $(READY) ## measure: fusion, precision, renderer, stream (ratios within o
 
 train: $(READY) ## train the reference model again (up to 40 minutes on two cores)
 	$(BIN)/python -m surround train
+
+image: $(READY) system ## build the CPU image without Docker, serve the demo's bundle in it, stream frames to it (root)
+	$(BIN)/python docker/try_image.py out/demo/bundle
 
 proto: $(READY) ## write the Python code of the .proto files again
 	$(BIN)/python protos/generate.py

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import html
 import json
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +134,35 @@ def test_the_page_stands_alone(bundle: Bundle) -> None:
     assert "<script" not in page and "src=" not in page and "@import" not in page and "url(" not in page
     assert page.count("<svg") >= 4 and "prefers-color-scheme: dark" in page
     assert bundle.manifest.files["graphs/float.onnx"].sha256 in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [480, 1200])
+def test_a_browser_lays_the_page_out_without_a_sideways_scroll(bundle: Bundle, tmp_path: Path, width: int) -> None:
+    measure = """<script>document.title = JSON.stringify({
+        page: document.documentElement.scrollWidth, window: document.documentElement.clientWidth,
+        headings: [...document.querySelectorAll("h2")].filter(h => h.offsetHeight > 0).length,
+        drawings: [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().width > 20).length})
+        </script>"""
+    page = tmp_path / "report.html"
+    page.write_text(bundle.read("report.html").decode() + measure)
+    done = subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None, done.stderr
+    seen = json.loads(html.unescape(title[1]))
+    assert seen["page"] <= seen["window"]
+    assert seen["headings"] >= 5
+    assert seen["drawings"] >= 4
 
 
 def test_int8_without_frames_says_what_to_give_and_how_much(options: BuildOptions, tmp_path: Path) -> None:

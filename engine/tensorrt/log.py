@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,24 @@ _LAYER = re.compile(r"Name: (.*?), LayerType: (\w*)")
 _SOURCE = re.compile(r"\[ONNX Layer: (.+?)\](?=\[ONNX Layer: |[\x1e\x1f]|\s*$)")
 _HOST_ONLY = {"shape_call", "NoOp"}
 """Kinds of layers that launch nothing: sizes computed on the host, and names without work."""
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector out of TensorRT's callbacks.
+
+    TensorRT calls the logger with a mutex of its own held. A collection that begins in there may free an older builder
+    or engine, whose destructor wants the same mutex, and the thread waits for itself for ever. What is garbage by now
+    is freed first, out here.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from engine.errors import BuildFailed, RuntimeUnavailable
 from engine.manifest import Target
 from engine.tensorrt.api import TensorRT, load_tensorrt
 from engine.tensorrt.key import NONE, PlanKey, portable_environment
-from engine.tensorrt.log import BuildLog, CompiledLayer, without_driver_noise
+from engine.tensorrt.log import BuildLog, CompiledLayer, no_collection, without_driver_noise
 from engine.tensorrt.progress import Monitor, Progress
 from engine.tensorrt.refusal import Refusal, build_failed
 
@@ -119,7 +119,7 @@ def build_plan(
     log = BuildLog()
     monitor = Monitor(progress) if progress is not None else None
     started = time.perf_counter()
-    with _interrupts(log, monitor):
+    with no_collection(), _interrupts(log, monitor):
         # Held until the plan is done: TensorRT keeps bare pointers to all of them.
         logger = log.adapter(tensorrt)
         progress_monitor = None if monitor is None else monitor.adapter(tensorrt)

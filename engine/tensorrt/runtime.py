@@ -17,7 +17,7 @@ from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import ALIGNMENT_BYTES, RegionTable, SlotHandle
 from engine.tensorrt.api import TensorRT
 from engine.tensorrt.cuda import Gpu, PinnedBuffer
-from engine.tensorrt.log import BuildLog
+from engine.tensorrt.log import BuildLog, no_collection
 from engine.tensors import TensorSpec
 
 _DTYPES = {
@@ -156,14 +156,16 @@ class TensorRTRuntime:
 
     def _load(self, plan: bytes) -> None:
         self._logger = self._log.adapter(self._tensorrt)
-        self._runtime = self._tensorrt.module.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        with no_collection():
+            self._runtime = self._tensorrt.module.Runtime(self._logger)
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise PlanRejected(
                 f"{self._tensorrt.title} cannot read the plan on {self._gpu.facts.name}: {self._said()}",
                 remedy="compile it on this device: remove it, and open the bundle again",
             )
-        self._context = self._engine.create_execution_context()
+        with no_collection():
+            self._context = self._engine.create_execution_context()
         if self._context is None:
             raise RuntimeUnavailable(
                 f"no room for the engine on {self._gpu.facts.name}: {self._said()}",

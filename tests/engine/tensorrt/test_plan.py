@@ -1,6 +1,8 @@
 """Real compiles: TensorRT-RTX needs no GPU for them."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -233,6 +235,36 @@ def test_a_refusal_says_what_where_and_what_to_do(case: str) -> None:
         build_plan(graph, "rtx")
     assert remedy in caught.value.remedy
     assert "cudaError 35" not in str(caught.value)
+
+
+COLLECTS_INSIDE_THE_LOGGER = """
+import gc
+import tensorrt_rtx
+from engine.tensorrt.log import BuildLog
+from engine.tensorrt.plan import build_plan
+from tests.engine.graphs import camera_network
+
+graph = camera_network()
+gc.disable()
+class Cycle:
+    pass
+cycle = Cycle()
+cycle.builder, cycle.itself = tensorrt_rtx.Builder(tensorrt_rtx.Logger()), cycle
+del cycle  # garbage that only a collection frees
+BuildLog.add = lambda *_: gc.collect()
+build_plan(graph, "rtx")
+print("built", gc.isenabled())
+gc.enable()
+build_plan(graph, "rtx")
+print("built", gc.isenabled())
+"""
+
+
+def test_an_older_builder_is_not_freed_inside_the_logger_where_tensorrt_would_wait_for_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTS_INSIDE_THE_LOGGER], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split("\n")[:2] == ["built False", "built True"]
 
 
 def test_options_that_contradict_each_other() -> None:

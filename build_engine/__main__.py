@@ -54,9 +54,9 @@ def _build(given: argparse.Namespace) -> int:
 
 
 def _fuse(given: argparse.Namespace) -> int:
-    from build_engine.fuse import fuse  # noqa: PLC0415
-    from build_engine.graph import serialize  # noqa: PLC0415
-    from build_engine.load.onnx_file import load_onnx  # noqa: PLC0415
+    from build_engine.fuse import fuse  # noqa: PLC0415 - likewise
+    from build_engine.graph import serialize  # noqa: PLC0415 - likewise
+    from build_engine.load.onnx_file import load_onnx  # noqa: PLC0415 - likewise
 
     model, _ = load_onnx(given.input, (), None)
     result = fuse(model)
@@ -84,7 +84,7 @@ def _inspect(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from build_engine.verify import check_bundle  # noqa: PLC0415
+    from build_engine.verify import check_bundle  # noqa: PLC0415 - likewise
 
     bundle = Bundle.open(given.bundle)
     console = Console()

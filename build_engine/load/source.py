@@ -92,9 +92,9 @@ def load_model(
         return Loaded(model, Path(source.given).name, digest, tools)
 
     # Loading torch takes seconds, which a build from an .onnx file should not pay.
-    from build_engine.load.torch_export import export, export_program  # noqa: PLC0415
-    from build_engine.load.torch_model import create, create_timm, digest_of, read_program  # noqa: PLC0415
-    from build_engine.load.weights import load_into, read_weights  # noqa: PLC0415
+    from build_engine.load.torch_export import export, export_program  # noqa: PLC0415 - torch, where needed
+    from build_engine.load.torch_model import create, create_timm, digest_of, read_program  # noqa: PLC0415 - torch, where needed
+    from build_engine.load.weights import load_into, read_weights  # noqa: PLC0415 - torch, where needed
 
     tools |= {"torch": version("torch"), "onnxscript": version("onnxscript")}
     if source.kind == "pt2":

@@ -61,6 +61,13 @@ class OpenCamera:
         return self.spec.intrinsics.fx_px if known else None
 
 
+class SharedPixels(Protocol):
+    """Shared memory that a frame's pixels lie in, and that its client could overwrite."""
+
+    def intact(self) -> bool:
+        """Whether nothing was written there since the frame was sent; to be asked once the pixels were read."""
+
+
 @dataclass(eq=False)
 class Frame:
     """A frame from receipt to answer.
@@ -74,6 +81,7 @@ class Frame:
         uncertainty_ns: Error bound of `captured`.
         deadline_ns: When an answer is of no use any more, in the same clock; None means never.
         decoded_bytes: Size of its image.
+        shared: Where `pixels` are not ours but in shared memory; None where they are.
     """
 
     camera: OpenCamera
@@ -84,10 +92,16 @@ class Frame:
     uncertainty_ns: int = 0
     deadline_ns: int | None = None
     decoded_bytes: int = 0
+    shared: SharedPixels | None = None
     frame_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.frame_bytes = len(self.pixels)
+
+    @property
+    def torn(self) -> bool:
+        """Whether its pixels were overwritten; means something only while it has them, after they were read."""
+        return self.shared is not None and not self.shared.intact()
 
     def release(self) -> None:
         """Let go of the pixel bytes."""

@@ -20,6 +20,7 @@ from server.frames import Answer, Frame
 from server.scheduler import is_late
 
 LATE_BEFORE_LAUNCH = "past its maximum age before the engine was launched"
+TORN = "its slot in shared memory was written to before the answer"
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Pipeline:
             frames: At most as many as the slots take.
         """
         answers: list[Answer] = []
-        entries = self._fill_input(self._decode(frames, answers))
+        entries = self._fill_input(self._decode(frames, answers), answers)
         launch = self._shed_late(entries, answers)
         if launch:
             answers.extend(self._infer(launch))
@@ -85,17 +86,25 @@ class Pipeline:
                 frame.decoded_bytes = image.nbytes
                 decoded.append((frame, image))
             except DecodeFailed as error:
-                answers.append(self._writer.without_numbers(frame, "failed", str(error)))
+                status, reason = ("torn", TORN) if frame.torn else ("failed", str(error))
+                answers.append(self._writer.without_numbers(frame, status, reason))
             frame.ledger.decoded = self._clock()
         return decoded
 
-    def _fill_input(self, decoded: list[tuple[Frame, Image]]) -> list[_Entry]:
-        """Write the network input; the images and the bytes they came from are not needed after that."""
+    def _fill_input(self, decoded: list[tuple[Frame, Image]], answers: list[Answer]) -> list[_Entry]:
+        """Write the network input; the images and the bytes they came from are not needed after that.
+
+        An image may be a view of shared memory, so whether it was overwritten is known only now.
+        """
         batched = self._clock()
-        entries = []
-        for position, (frame, image) in enumerate(decoded):
+        entries: list[_Entry] = []
+        for frame, image in decoded:
             frame.ledger.batched = batched
-            entries.append(_Entry(frame, resize_into(image, self._preprocessing, self._input[position])))
+            placement = resize_into(image, self._preprocessing, self._input[len(entries)])
+            if frame.torn:
+                answers.append(self._writer.without_numbers(frame, "torn", TORN))
+            else:
+                entries.append(_Entry(frame, placement))
             frame.release()
         return entries
 

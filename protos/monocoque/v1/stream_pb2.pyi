@@ -119,12 +119,15 @@ class Open(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     MAX_AGE_NS_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
+    SHARED_MEMORY_FIELD_NUMBER: _builtins.int
     policy: Global___Policy.ValueType
     """Which frame goes first."""
     priority: _builtins.int
     """Streams of a higher priority are served first."""
     max_age_ns: _builtins.int
     """Maximum age of a frame that does not say its own; 0 means none."""
+    shared_memory: _builtins.bool
+    """Whether the frames will lie in shared memory: for clients on the server's host. `Opened` then says where."""
     @_builtins.property
     def cameras(self) -> _containers.RepeatedCompositeFieldContainer[_camera_pb2.Camera]:
         """The cameras whose frames follow."""
@@ -146,10 +149,11 @@ class Open(_message.Message):
         priority: _builtins.int = ...,
         max_age_ns: _builtins.int = ...,
         tensors: _abc.Iterable[_builtins.str] | None = ...,
+        shared_memory: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cameras", b"cameras", "clock", b"clock", "max_age_ns", b"max_age_ns", "policy", b"policy", "priority", b"priority", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cameras", b"cameras", "clock", b"clock", "max_age_ns", b"max_age_ns", "policy", b"policy", "priority", b"priority", "shared_memory", b"shared_memory", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,6 +190,7 @@ class StreamFramesRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
     CLOCK_PROBE_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     PIXELS_FIELD_NUMBER: _builtins.int
     pixels: _builtins.bytes
     """Pixel bytes of `frame`. The last field on the wire, so that neither side needs to parse it."""
@@ -201,23 +206,139 @@ class StreamFramesRequest(_message.Message):
     def clock_probe(self) -> Global___ClockProbe:
         """A question about time."""
 
+    @_builtins.property
+    def slot(self) -> Global___SlotHandle:
+        """Where the pixels of `frame` lie, on a stream with shared memory; `pixels` is then empty."""
+
     def __init__(
         self,
         *,
         open: Global___Open | None = ...,
         frame: _camera_pb2.FrameHeader | None = ...,
         clock_probe: Global___ClockProbe | None = ...,
+        slot: Global___SlotHandle | None = ...,
         pixels: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_probe", b"clock_probe", "frame", b"frame", "message", b"message", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_probe", b"clock_probe", "frame", b"frame", "message", b"message", "open", b"open", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_probe", b"clock_probe", "frame", b"frame", "message", b"message", "open", b"open", "pixels", b"pixels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_probe", b"clock_probe", "frame", b"frame", "message", b"message", "open", b"open", "pixels", b"pixels", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "frame", "clock_probe"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___StreamFramesRequest: _TypeAlias = StreamFramesRequest  # noqa: Y015
+
+@_typing.final
+class SlotHandle(_message.Message):
+    """A frame in shared memory. Its slot is the server's from here until the frame's answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    """Which slot of the region; one of its camera's."""
+    generation: _builtins.int
+    """The slot's generation once the pixels were written: even, and not the one of its frame before. A slot whose
+    generation is another one by the time it was read is answered TORN.
+    """
+    size_bytes: _builtins.int
+    """Bytes of pixels."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "size_bytes", b"size_bytes", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlotHandle: _TypeAlias = SlotHandle  # noqa: Y015
+
+@_typing.final
+class CameraSlots(_message.Message):
+    """The slots of one camera, one after the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMERA_ID_FIELD_NUMBER: _builtins.int
+    FIRST_SLOT_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    SLOT_BYTES_FIELD_NUMBER: _builtins.int
+    camera_id: _builtins.str
+    """The camera."""
+    first_slot: _builtins.int
+    """Number of the first slot."""
+    slots: _builtins.int
+    """How many."""
+    offset_bytes: _builtins.int
+    """First byte of the first slot's pixels, from the region's start."""
+    slot_bytes: _builtins.int
+    """Bytes of one slot, and from one slot to the next."""
+    def __init__(
+        self,
+        *,
+        camera_id: _builtins.str = ...,
+        first_slot: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        offset_bytes: _builtins.int = ...,
+        slot_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera_id", b"camera_id", "first_slot", b"first_slot", "offset_bytes", b"offset_bytes", "slot_bytes", b"slot_bytes", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CameraSlots: _TypeAlias = CameraSlots  # noqa: Y015
+
+@_typing.final
+class SharedMemory(_message.Message):
+    """Memory for a stream's frames. The server makes it, sealed against a change of size, and hands its descriptor over
+    `socket` (SOCK_SEQPACKET) to whoever sends `token` and is of its own user: one message with SCM_RIGHTS.
+
+    It begins with a generation per slot: 64 bits, native, 64 bytes apart. A writer adds one (odd: being written), writes
+    the pixels, adds one again, and sends the handle.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOCKET_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    REGION_BYTES_FIELD_NUMBER: _builtins.int
+    CAMERAS_FIELD_NUMBER: _builtins.int
+    socket: _builtins.str
+    """Path of the Unix socket; an abstract one begins with '@' in place of the null byte."""
+    token: _builtins.bytes
+    """Good once."""
+    region_bytes: _builtins.int
+    """Bytes of the region."""
+    @_builtins.property
+    def cameras(self) -> _containers.RepeatedCompositeFieldContainer[Global___CameraSlots]:
+        """Where each camera's slots are."""
+
+    def __init__(
+        self,
+        *,
+        socket: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+        region_bytes: _builtins.int = ...,
+        cameras: _abc.Iterable[Global___CameraSlots] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cameras", b"cameras", "region_bytes", b"region_bytes", "socket", b"socket", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedMemory: _TypeAlias = SharedMemory  # noqa: Y015
 
 @_typing.final
 class Opened(_message.Message):
@@ -233,6 +354,7 @@ class Opened(_message.Message):
     ENGINE_DIGEST_FIELD_NUMBER: _builtins.int
     CLOCK_KIND_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SHARED_MEMORY_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     """Names the stream in logs and to watchers."""
     credits: _builtins.int
@@ -251,6 +373,10 @@ class Opened(_message.Message):
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels of detections by index."""
 
+    @_builtins.property
+    def shared_memory(self) -> Global___SharedMemory:
+        """Where the frames lie, if the client asked for shared memory."""
+
     def __init__(
         self,
         *,
@@ -262,10 +388,11 @@ class Opened(_message.Message):
         engine_digest: _builtins.str = ...,
         clock_kind: Global___ClockKind.ValueType = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        shared_memory: Global___SharedMemory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shared_memory", b"shared_memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_kind", b"clock_kind", "credits", b"credits", "engine_digest", b"engine_digest", "labels", b"labels", "max_frame_bytes", b"max_frame_bytes", "max_height", b"max_height", "max_width", b"max_width", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_kind", b"clock_kind", "credits", b"credits", "engine_digest", b"engine_digest", "labels", b"labels", "max_frame_bytes", b"max_frame_bytes", "max_height", b"max_height", "max_width", b"max_width", "shared_memory", b"shared_memory", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,7 +32,8 @@ def generate(out: Path) -> None:
     )
     for path in [*out.rglob("*_pb2.py"), *out.rglob("*_pb2.pyi")]:
         text = path.read_text()
-        text = text.replace("from monocoque.v1 import", "from protos.monocoque.v1 import")
+        for package in ("monocoque.v1", "inference"):
+            text = text.replace(f"from {package} import", f"from protos.{package} import")
         path.write_text(text)
 
 

@@ -23,16 +23,17 @@ from engine.opening import open_runtime
 from engine.runtime import Runtime
 from engine.slots import RegionTable
 from server.allocator import keep_large_buffers
+from server.catalogue import EngineCatalogue
 from server.clock import HostClock
 from server.core import Core
-from server.engine_opening import OpenEngine, OpenRuntime, open_engine
-from server.engine_thread import EngineThread, Turn
+from server.engine_opening import OpenRuntime
+from server.engine_thread import Turn
 from server.errors import StartFailed
+from server.lane import EngineHost, Lane
 from server.mailbox import Mailbox
 from server.metrics import Metrics
 from server.opening import Limits
 from server.process_memory import ProcessMemory
-from server.scheduler import Scheduler
 from server.scrape import ScrapeServer
 from server.service import SERVICE, Service
 from server.settings import Settings
@@ -111,8 +112,17 @@ class Server:
         self._open_runtime = open_engine_runtime or self._configured_runtime
         self._host_clock = host_clock or HostClock.of_this_host()
         self._process = ProcessMemory(self._host_clock.monotonic_ns)
-        self.mailbox = Mailbox(Scheduler(), self._host_clock.monotonic_ns)
-        self._thread = EngineThread(self.mailbox, self._report, self._on_engine_death, self._host_clock.monotonic_ns)
+        host = EngineHost(
+            open_runtime=self._open_runtime,
+            max_batch=settings.max_batch,
+            instances=settings.instances,
+            self_check=settings.self_check,
+            clock=self._host_clock.monotonic_ns,
+            process=self._process,
+            report=self._report,
+            died=self._on_engine_death,
+        )
+        self.catalogue = EngineCatalogue(host, settings.repository)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing from the stubs
         self._stack = contextlib.AsyncExitStack()
 
@@ -128,11 +138,11 @@ class Server:
         keep_large_buffers(2 * limits.max_frame_bytes * self.settings.max_cameras)
         cv2.setNumThreads(self.settings.threads or os.cpu_count() or 1)
         try:
-            engine = await self._start_engine()
-            engine.served.count(self.metrics, server_version())
-            self.core = Core(
-                engine.served, limits, self.mailbox, engine.writer, self.metrics, self._host_clock, self._process
-            )
+            self._stack.push_async_callback(self.catalogue.close)
+            await self.catalogue.open(self.settings.bundle)
+            for lane in self.catalogue.lanes:
+                lane.served.count(self.metrics, server_version())
+            self.core = Core(self.catalogue, limits, self.metrics, self._host_clock, self._process)
             addresses = await self._listen(limits)
         except BaseException:
             await self._stack.aclose()
@@ -140,17 +150,18 @@ class Server:
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: no collection needs to look at it again
         await self._set_health(health_pb2.HealthCheckResponse.SERVING, "", SERVICE, LIVENESS)
-        description = engine.served.description
-        log.info(
-            "serving %s %s (%s, %s on %s) at %s, metrics at %s",
-            engine.served.bundle.manifest.name,
-            engine.served.bundle.manifest.version,
-            description.graph,
-            description.backend,
-            description.device,
-            addresses.frames,
-            addresses.metrics,
-        )
+        for lane in self.catalogue.lanes:
+            description = lane.served.description
+            log.info(
+                "serving %s %s (%s, %s on %s) at %s, metrics at %s",
+                lane.name,
+                lane.version,
+                description.graph,
+                description.backend,
+                description.device,
+                addresses.frames,
+                addresses.metrics,
+            )
         return addresses
 
     async def stop(self) -> None:
@@ -165,27 +176,10 @@ class Server:
         self.core.audience.finish()
         await self._stack.aclose()
 
-    async def _start_engine(self) -> OpenEngine:
-        bundle = await asyncio.to_thread(Bundle.open, self.settings.bundle)
-
-        def on_thread(stack: contextlib.ExitStack) -> OpenEngine:
-            return open_engine(
-                bundle,
-                self._open_runtime,
-                max_batch=self.settings.max_batch,
-                self_check=self.settings.self_check,
-                clock=self._host_clock.monotonic_ns,
-                process=self._process,
-                stack=stack,
-            )
-
-        opening = self._thread.start(on_thread)
-        self._stack.callback(self._stop_engine)
-        return await asyncio.wrap_future(opening)
-
-    def _stop_engine(self) -> None:
-        self.mailbox.close()
-        self._thread.join()
+    @property
+    def mailbox(self) -> Mailbox:
+        """Where frames wait for the first engine."""
+        return self.catalogue.find().mailbox
 
     async def _listen(self, limits: Limits) -> Addresses:
         settings = self.settings
@@ -236,10 +230,10 @@ class Server:
         statuses = self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE, LIVENESS)
         asyncio.run_coroutine_threadsafe(statuses, self._loop)
 
-    def _report(self, turn: Turn) -> None:
-        """Called on the engine's thread."""
+    def _report(self, lane: Lane, turn: Turn) -> None:
+        """Called on an engine's thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(self.core.on_turn, turn)
+            self._loop.call_soon_threadsafe(self.core.on_turn, lane, turn)
 
 
 @contextlib.contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from protos.monocoque.v1 import stream_pb2 as pb
-from server.answers import AnswerWriter
+from server.catalogue import EngineCatalogue
 from server.clock import HostClock
 from server.engine_thread import Turn
 from server.errors import Draining, LimitReached
-from server.mailbox import Mailbox
+from server.frames import CameraKey
+from server.lane import Lane
 from server.metrics import Metrics
 from server.opening import Limits, check_open, reserved_bytes
 from server.process_memory import ProcessMemory
@@ -20,10 +21,8 @@ class Core:
     """Streams, watchers and their limits, on the event loop.
 
     Args:
-        engine: What is served.
+        catalogue: What is served.
         limits: What is accepted.
-        mailbox: Where frames wait.
-        writer: Writes answers.
         metrics: Where everything is counted.
         host: Our clocks.
         process: Our own memory.
@@ -31,25 +30,31 @@ class Core:
 
     def __init__(
         self,
-        engine: ServedEngine,
+        catalogue: EngineCatalogue,
         limits: Limits,
-        mailbox: Mailbox,
-        writer: AnswerWriter,
         metrics: Metrics,
         host: HostClock,
         process: ProcessMemory,
     ) -> None:
-        self.engine = engine
+        self.catalogue = catalogue
         self.limits = limits
         self.audience = Audience(limits.max_watchers, metrics)
         self.sessions: dict[Session, int] = {}
         """Open streams, and the bytes reserved for each."""
         self.draining = False
         self.metrics = metrics
-        self._mailbox = mailbox
-        self._writer = writer
         self._host = host
         self._process = process
+
+    @property
+    def engine(self) -> ServedEngine:
+        """The engine of clients that name none: the first that was loaded.
+
+        Raises:
+            EngineNotFound: None is served.
+            EngineNotReady: It is loading or gone.
+        """
+        return self.catalogue.find().served
 
     def open(self, request: pb.Open) -> Session:
         """Open a stream.
@@ -58,10 +63,11 @@ class Core:
             StreamEnded: It is not accepted; the message says why.
         """
         self.check_not_draining()
-        check_open(request, self.engine.bundle.manifest, self.limits)
+        lane = self.catalogue.find()
+        check_open(request, lane.served.bundle.manifest, self.limits)
         reserved = self._check_limits(request)
         session = Session(
-            request, self.limits.max_frame_bytes, self._host, self._mailbox, self._writer, self.audience, self.metrics
+            request, self.limits.max_frame_bytes, self._host, lane.mailbox, lane.writer, self.audience, self.metrics
         )
         self.sessions[session] = reserved
         self._count_streams()
@@ -95,8 +101,8 @@ class Core:
             labels=self.engine.labels,
         )
 
-    def on_turn(self, turn: Turn) -> None:
-        """What the engine's thread did."""
+    def on_turn(self, lane: Lane, turn: Turn) -> None:
+        """What an engine's thread did."""
         for frame in turn.taken:
             frame.camera.owner.left_slot(frame)
         for answer in turn.answers:
@@ -111,9 +117,11 @@ class Core:
     def refresh_gauges(self) -> None:
         """Bring up to date what is read only when someone asks."""
         depths: dict[str, int] = {values[0]: 0 for values in self.metrics.queue_depth.series}
-        for key, depth in self._mailbox.depths().items():
-            label = self.metrics.label(key.camera_id)
-            depths[label] = depths.get(label, 0) + depth
+        for lane in self.catalogue.lanes:
+            for key, depth in lane.mailbox.depths().items():
+                if isinstance(key, CameraKey):
+                    label = self.metrics.label(key.camera_id)
+                    depths[label] = depths.get(label, 0) + depth
         for label, depth in depths.items():
             self.metrics.queue_depth(label).set(depth)
         self.metrics.process_memory("resident").set(self._process.resident_bytes())

@@ -13,11 +13,14 @@ from engine.reference import check_reference
 from engine.runtime import MemoryReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
 from server.answers import AnswerWriter
+from server.batching import LatencyCurve, measure
 from server.errors import StartFailed
 from server.frames import Answer, Frame
 from server.pipeline import Pipeline
 from server.process_memory import ProcessMemory
 from server.served_engine import ServedEngine
+from server.tensor_pipeline import TensorPipeline
+from server.tensor_request import TensorRequest
 
 log = logging.getLogger("monocoque.engine")
 
@@ -34,16 +37,20 @@ class OpenEngine:
     Attributes:
         served: What it is.
         run: Answers a batch of frames.
+        infer: Answers a request of tensors.
         writer: Writes answers to frames that are not computed.
         memory: What it holds now; to be asked on its own thread.
         max_batch: Frames of its largest batch.
+        curve: What its batches cost; None where it computes frames one by one.
     """
 
     served: ServedEngine
     run: Callable[[Sequence[Frame]], list[Answer]]
+    infer: Callable[[TensorRequest], None]
     writer: AnswerWriter
     memory: Callable[[], MemoryReport]
     max_batch: int
+    curve: LatencyCurve | None
 
 
 def largest_batch(description: RuntimeDescription, wanted: int) -> int:
@@ -92,21 +99,26 @@ def open_engine(
                 f"{bundle.path}: {outcome.message}",
                 remedy="build the bundle on this kind of device, or serve it unchecked with --no-self-check",
             )
+    infer = TensorPipeline(runtime, regions, bundle.digest, clock).run
     preprocessing = bundle.manifest.preprocessing
-    if preprocessing is None:
-        log.warning("%s takes tensors, not camera frames: streams will be refused", bundle.manifest.name)
+    if preprocessing is None or len(bundle.manifest.inputs) != 1:
+        log.info("%s takes tensors, not camera frames: requests are served, streams are refused", bundle.manifest.name)
         served = ServedEngine(bundle, description, runtime.memory())
-        return OpenEngine(served, _compute_nothing, AnswerWriter(served.facts(), process), runtime.memory, 1)
+        writer = AnswerWriter(served.facts(), process)
+        return OpenEngine(served, _compute_nothing, infer, writer, runtime.memory, 1, None)
     batch = largest_batch(description, max_batch)
     slots = allocate(description, regions, batch)
     for name in slots.inputs:
         slots.view(name)[...] = 0
     for _ in range(WARM_UP_RUNS):
         runtime.run(slots.batch(batch))
+    curve = measure(lambda count: runtime.run(slots.batch(count)), batch, clock) if batch > 1 else None
+    if curve is not None:
+        log.info("%s", curve)
     served = ServedEngine(bundle, description, runtime.memory())
     writer = AnswerWriter(served.facts(), process)
     pipeline = Pipeline(bundle.manifest, preprocessing, runtime, slots, batch, writer, clock)
-    return OpenEngine(served, pipeline.run, writer, runtime.memory, batch)
+    return OpenEngine(served, pipeline.run, infer, writer, runtime.memory, batch, curve)
 
 
 def _compute_nothing(frames: Sequence[Frame]) -> list[Answer]:

@@ -14,10 +14,17 @@ class ServerError(Exception):
         ServerError
         ├── StartFailed        the server cannot start: configuration, port, engine
         └── StreamEnded        a call ends; the table below says with which code
+            ├── NeverOpened        the first message did not come in time
+            ├── Superseded         another stream has taken over one of its cameras
             ├── RequestInvalid     a message that makes no sense, whenever it is sent
             ├── OutOfOrder         a message that makes no sense now, or with this engine
             ├── LimitReached       streams, cameras, watchers or memory
             ├── NotReading         the client does not read its results
+            ├── EngineNotFound     no engine of that name and version
+            ├── EngineNotReady     it is loading, or could not be loaded
+            ├── RequestLate        its time ran out while it waited for its turn
+            ├── InferenceFailed    the engine failed to compute a request
+            ├── SwapRefused        an engine cannot take another's place
             └── Draining           the server is shutting down
 
     Args:
@@ -42,6 +49,14 @@ class StreamEnded(ServerError):
     """A call ends here."""
 
 
+class NeverOpened(StreamEnded):
+    """The first message did not come in time."""
+
+
+class Superseded(StreamEnded):
+    """Another stream has taken over one of its cameras."""
+
+
 class RequestInvalid(StreamEnded):
     """A message makes no sense, whenever it is sent."""
 
@@ -58,16 +73,43 @@ class NotReading(StreamEnded):
     """The client does not read its results."""
 
 
+class EngineNotFound(StreamEnded):
+    """No engine of that name and version is served."""
+
+
+class EngineNotReady(StreamEnded):
+    """The engine is loading, or could not be loaded."""
+
+
+class RequestLate(StreamEnded):
+    """A request's time ran out while it waited for its turn."""
+
+
+class InferenceFailed(StreamEnded):
+    """The engine failed to compute a request."""
+
+
+class SwapRefused(StreamEnded):
+    """An engine cannot take another's place."""
+
+
 class Draining(StreamEnded):
     """The server is shutting down."""
 
 
 STATUS_CODES: dict[type[Exception], grpc.StatusCode] = {
+    NeverOpened: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Superseded: grpc.StatusCode.ABORTED,
     RequestInvalid: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
     OutOfOrder: grpc.StatusCode.FAILED_PRECONDITION,
     LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotReading: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    EngineNotFound: grpc.StatusCode.NOT_FOUND,
+    EngineNotReady: grpc.StatusCode.UNAVAILABLE,
+    RequestLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    InferenceFailed: grpc.StatusCode.INTERNAL,
+    SwapRefused: grpc.StatusCode.FAILED_PRECONDITION,
     Draining: grpc.StatusCode.UNAVAILABLE,
 }
 """Anything else is a bug of ours: INTERNAL, with the traceback in the log and not in the answer."""

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
     CliSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -52,6 +54,8 @@ METAVARS = {
     "--memory-budget": "BYTES",
     "--drain-seconds": "SECONDS",
     "--plan-cache": "DIR",
+    "--repository": "DIR",
+    "--instances": "N",
 }
 
 
@@ -74,6 +78,14 @@ def _check_size(text: str) -> str:
     return text
 
 
+def _one_or_more(value: object) -> object:
+    """One path is a list of one; several in one text are separated as in PATH."""
+    if isinstance(value, str):
+        return value.split(os.pathsep) if value else ()
+    return [value] if isinstance(value, Path) else value
+
+
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_one_or_more)]
 Size = Annotated[str, AfterValidator(_check_size)]
 Bytes = Annotated[int, Field(ge=1), BeforeValidator(_parse_bytes)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -93,7 +105,10 @@ class Settings(BaseSettings):
         cli_avoid_json=True,
     )
 
-    bundle: CliPositionalArg[Path] = Field(description="engine bundle: a directory or a .zip")
+    bundle: CliPositionalArg[Paths] = Field(default=(), description="engine bundles: directories or .zip files")
+    repository: Path | None = Field(
+        default=None, description="directory of bundles: all are served, by name and version"
+    )
     config: Path | None = Field(default=None, description="YAML file with any of these names")
     host: str = Field(default="127.0.0.1", description="address to listen on, for frames and for metrics")
     port: Port = Field(default=8001, description="port for frames (gRPC); 0 takes a free one")
@@ -102,6 +117,7 @@ class Settings(BaseSettings):
     fallback: bool = Field(default=False, description="run on the CPU where the target cannot be had, and say so")
     self_check: bool = Field(default=True, description="compare the engine with the bundle's reference at start")
     threads: int | None = Field(default=None, ge=1, description="threads of one inference; else one per core")
+    instances: int = Field(default=1, ge=1, description="engines of each bundle, each with its own thread and memory")
     plan_cache: Path | None = Field(
         default=None, description="plans that a GPU compiles for itself; else the user's cache directory"
     )
@@ -115,6 +131,12 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(default=10.0, ge=0, description="time to answer what was accepted, after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> Settings:
+        if not self.bundle and self.repository is None:
+            raise PydanticCustomError("missing", "not given, and no --repository")
+        return self
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -178,14 +200,29 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         raise StartFailed(f"{path} cannot be read as settings: {error}", remedy=remedy) from None
 
 
+class _JoinPaths(argparse.Action):
+    """Several bundles as one text, separated as in PATH: the environment variable's form."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if isinstance(values, list) and values:
+            setattr(namespace, self.dest, os.pathsep.join(values))
+
+
 def _add_argument(group: Any, *names: str, **options: Any) -> argparse.Action:  # noqa: ANN401 - argparse's own
     """What the schema cannot say: the bundle may come from elsewhere, and a size is no `str`."""
-    if names == ("bundle",):
-        options["nargs"] = "?"
     if "metavar" in options or "choices" not in options:
         options["metavar"] = METAVARS.get(names[-1], options.get("metavar"))
     if isinstance(options.get("action"), type):
         options.pop("metavar", None)  # a switch has no value
+    if names == ("bundle",):
+        options |= {"nargs": "*", "action": _JoinPaths, "metavar": "BUNDLE"}
+        options["help"] = options["help"].replace(" (default: ())", "")
     action: argparse.Action = group.add_argument(*names, **options)
     return action
 
@@ -193,9 +230,9 @@ def _add_argument(group: Any, *names: str, **options: Any) -> argparse.Action:  
 def _explain(error: ValidationError) -> str:
     faults = []
     for fault in error.errors():
-        name = str(fault["loc"][0]).replace("_", "-") if fault["loc"] else "configuration"
+        name = str(fault["loc"][0]).replace("_", "-") if fault["loc"] else "bundle"
         if fault["type"] == "missing":
-            faults.append(f"{name}: not given")
+            faults.append(f"{name}: {'not given' if fault['loc'] else fault['msg']}")
         elif fault["type"] == "extra_forbidden":
             faults.append(f"{name}: no such setting")
         else:

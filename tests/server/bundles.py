@@ -80,6 +80,8 @@ def write_bundle(
     color: str = "rgb",
     max_batch: int = 8,
     reference: ReferenceCase | None = None,
+    name: str = "quarters",
+    version: str = "1.0",
 ) -> Path:
     """Write a bundle around the detector.
 
@@ -90,6 +92,8 @@ def write_bundle(
         color: Channel order.
         max_batch: Largest batch.
         reference: Input and output that the engine is compared with.
+        name: The bundle's name.
+        version: The bundle's version.
     """
     graph = detector_onnx()
     writer = BundleWriter()
@@ -107,8 +111,8 @@ def write_bundle(
         score_threshold=0.3,
     )
     manifest = Manifest(
-        name="quarters",
-        version="1.0",
+        name=name,
+        version=version,
         inputs=(TensorSpec(name="images", dtype="uint8", shape=("batch", HEIGHT, WIDTH, 3)),),
         outputs=(
             TensorSpec(name="scores", dtype="float32", shape=("batch", 2)),

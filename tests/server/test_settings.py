@@ -25,7 +25,7 @@ def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_default
     assert found.metrics_port == 2223
     assert found.threads == 4
     assert found.frame_size == (640, 480)
-    assert found.bundle == Path("from/file")
+    assert found.bundle == (Path("from/file"),)
     assert found.host == "127.0.0.1"
 
 
@@ -33,8 +33,8 @@ def test_the_file_and_the_bundle_may_come_from_the_environment(config: Path, mon
     monkeypatch.setenv("MONOCOQUE_CONFIG", str(config))
     monkeypatch.setenv("MONOCOQUE_BUNDLE", "from/environment")
     found = load_settings([])
-    assert (found.bundle, found.port) == (Path("from/environment"), 1111)
-    assert load_settings(["from/flag"]).bundle == Path("from/flag")
+    assert (found.bundle, found.port) == ((Path("from/environment"),), 1111)
+    assert load_settings(["from/flag", "and/another"]).bundle == (Path("from/flag"), Path("and/another"))
 
 
 def test_sizes_and_switches_read_as_people_write_them() -> None:

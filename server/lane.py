@@ -1,0 +1,234 @@
+"""One engine under its name: frames and requests wait here, whichever threads compute them at the moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.bundle import Bundle
+from engine.errors import EngineError
+from server.answers import AnswerWriter
+from server.engine_opening import OpenEngine, OpenRuntime, open_engine
+from server.engine_thread import EngineThread, Turn
+from server.errors import EngineNotReady, LimitReached, ServerError, StreamEnded
+from server.frames import Frame
+from server.mailbox import QUEUED_REQUESTS, Mailbox
+from server.process_memory import ProcessMemory
+from server.scheduler import Scheduler
+from server.served_engine import ServedEngine
+from server.tensor_request import Arrays, Inferred, TensorRequest, check_inputs
+
+log = logging.getLogger("monocoque.engine")
+_numbers = itertools.count(1)
+
+
+class EngineState(enum.Enum):
+    """What may be asked of an engine."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True)
+class EngineHost:
+    """What every engine of a server is opened with.
+
+    Attributes:
+        open_runtime: Loads a runtime.
+        max_batch: Frames per launch, at most.
+        instances: Runtimes of each bundle, each with a thread.
+        self_check: Whether an engine is compared with its bundle's reference.
+        clock: Monotonic clock in nanoseconds.
+        process: The server's own memory.
+        report: Told of each turn; on an engine's thread.
+        died: Told that an engine's thread ended on its own; on that thread.
+    """
+
+    open_runtime: OpenRuntime
+    max_batch: int
+    instances: int
+    self_check: bool
+    clock: Callable[[], int]
+    process: ProcessMemory
+    report: Callable[[Lane, Turn], None]
+    died: Callable[[], None]
+
+
+class Lane:
+    """One engine, from its bundle to its answers. Everything but `Mailbox` belongs to the event loop.
+
+    Args:
+        name: The bundle's name.
+        version: The bundle's version.
+        host: What it is opened with.
+    """
+
+    def __init__(self, name: str, version: str, host: EngineHost) -> None:
+        self.name = name
+        self.version = version
+        self.state = EngineState.LOADING
+        self.reason = "it is being loaded"
+        self.mailbox = Mailbox(Scheduler(), host.clock)
+        self._host = host
+        self._threads: list[EngineThread] = []
+        self._engine: OpenEngine | None = None
+
+    async def open(self, bundle: Bundle) -> None:
+        """Load the engine and begin to serve it.
+
+        Raises:
+            EngineError: It cannot be loaded.
+            StartFailed: It does not compute what it did when the bundle was built.
+        """
+        try:
+            self._threads, self._engine = await self._open_threads(bundle)
+        except (EngineError, ServerError) as error:
+            self.state, self.reason = EngineState.UNAVAILABLE, error.message
+            raise
+        for thread in self._threads:
+            thread.serve()
+        self.state, self.reason = EngineState.READY, ""
+
+    @property
+    def engine(self) -> OpenEngine:
+        """The engine that is served now.
+
+        Raises:
+            EngineNotReady: There is none.
+        """
+        if self.state is not EngineState.READY or self._engine is None:
+            raise EngineNotReady(
+                f"{self.name} {self.version} is {self.state.value}: {self.reason}",
+                remedy="wait until it is READY" if self.state is EngineState.LOADING else "load it again",
+            )
+        return self._engine
+
+    @property
+    def served(self) -> ServedEngine:
+        """What the engine is that is served now.
+
+        Raises:
+            EngineNotReady: There is none.
+        """
+        return self.engine.served
+
+    @property
+    def writer(self) -> AnswerWriter:
+        """Writes the answers to frames that are not computed.
+
+        Raises:
+            EngineNotReady: There is no engine.
+        """
+        return self.engine.writer
+
+    async def infer(self, inputs: Arrays, *, timeout_ns: int | None = None, priority: int = 0) -> Inferred:
+        """Compute one request of tensors, in a turn of its own among the cameras' frames.
+
+        Args:
+            inputs: Every input by name, batch first where the engine has one. They are copied once, when the turn has
+                come: leave them alone until this returns.
+            timeout_ns: How long it may wait for its turn; None means for ever.
+            priority: Higher is served first, on the scale of streams.
+
+        Raises:
+            EngineNotReady: The engine is loading or gone.
+            RequestInvalid: An input is missing, unknown, or of another type or shape.
+            LimitReached: Too many requests wait.
+            RequestLate: Its time ran out.
+            InferenceFailed: The engine failed.
+        """
+        engine = self.engine
+        batch = check_inputs(engine.served.description, inputs)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Inferred] = loop.create_future()
+
+        def answer(outcome: Inferred | StreamEnded) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                loop.call_soon_threadsafe(_settle, answered, outcome)
+
+        received = self._host.clock()
+        request = TensorRequest(
+            inputs=inputs,
+            batch=batch,
+            digest=engine.served.bundle.digest,
+            received=received,
+            answer=answer,
+            deadline_ns=None if timeout_ns is None else received + timeout_ns,
+        )
+        if not self.mailbox.submit(request, priority):
+            raise LimitReached(
+                f"{QUEUED_REQUESTS} requests of priority {priority} wait for {self.name}",
+                remedy="send fewer at a time, or serve more engine instances with --instances",
+            )
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            request.cancelled = True
+            raise
+
+    async def close(self) -> None:
+        """Stop serving, for good; what waits is answered."""
+        self.state, self.reason = EngineState.UNAVAILABLE, "it was unloaded"
+        self.mailbox.close()
+        await self._end(self._threads)
+        self._threads = []
+        for item in self.mailbox.drain():
+            if isinstance(item, Frame):
+                assert self._engine is not None  # noqa: S101 - frames wait only where there was an engine
+                answer = self._engine.writer.without_numbers(item, "failed", "the engine was unloaded")
+                item.camera.owner.deliver(answer)
+            else:
+                item.answer(EngineNotReady(f"{self.name} {self.version} was unloaded", remedy="load it again"))
+        self._engine = None
+
+    async def _open_threads(self, bundle: Bundle) -> tuple[list[EngineThread], OpenEngine]:
+        """An engine per instance, each on its own thread, none of which takes a frame yet."""
+        host = self._host
+        threads = [
+            EngineThread(next(_numbers), self.mailbox, self._report, host.died, host.clock)
+            for _ in range(host.instances)
+        ]
+
+        def on_thread(stack: contextlib.ExitStack) -> OpenEngine:
+            return open_engine(
+                bundle,
+                host.open_runtime,
+                max_batch=host.max_batch,
+                self_check=host.self_check,
+                clock=host.clock,
+                process=host.process,
+                stack=stack,
+            )
+
+        try:
+            for thread in threads:  # one after the other: each may measure what it takes
+                engine = await asyncio.wrap_future(thread.open(on_thread))
+        except BaseException:
+            await self._end(threads)
+            raise
+        return threads, engine
+
+    @staticmethod
+    async def _end(threads: list[EngineThread]) -> None:
+        for thread in threads:
+            thread.stop()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+
+    def _report(self, turn: Turn) -> None:
+        self._host.report(self, turn)
+
+
+def _settle(answered: asyncio.Future[Inferred], outcome: Inferred | StreamEnded) -> None:
+    if answered.done():  # whoever asked has gone
+        return
+    if isinstance(outcome, Inferred):
+        answered.set_result(outcome)
+    else:
+        answered.set_exception(outcome)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from build_engine.compile.interleaved import interleaved
 from build_engine.graph import Tensors
 from build_engine.progress import Progress
-from build_engine.session import Session
-
-WARM_UP_RUNS = 3
-FEWEST_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -55,27 +51,22 @@ def measure(
         inputs: Inputs by batch size.
         seconds: Time per graph and batch size.
         threads: Threads of one inference.
-        progress: Told about every batch size.
+        progress: Shown the rounds of every batch size.
     """
-    sessions = {name: Session(data, threads=threads) for name, data in graphs.items()}
     results: list[Latency] = []
-    with progress.step("Measuring latency", len(inputs)) as advance:
-        for batch, feed in inputs.items():
-            times: dict[str, list[float]] = {name: [] for name in sessions}
-            for session in sessions.values():
-                for _ in range(WARM_UP_RUNS):
-                    session.run(feed)
-            end = time.perf_counter() + seconds * len(sessions)
-            while time.perf_counter() < end or len(next(iter(times.values()))) < FEWEST_RUNS:
-                for name, session in sessions.items():
-                    started = time.perf_counter()
-                    session.run(feed)
-                    times[name].append(1000 * (time.perf_counter() - started))
-            results += [
-                Latency(name, batch, float(np.median(runs)), float(np.quantile(runs, 0.9)), len(runs))
-                for name, runs in times.items()
-            ]
-            advance()
+    for batch, feed in inputs.items():
+        times = interleaved(
+            graphs,
+            dict.fromkeys(graphs, feed),
+            seconds=seconds,
+            threads=threads,
+            progress=progress,
+            title=f"Measuring latency, batch {batch}",
+        )
+        results += [
+            Latency(name, batch, float(np.median(runs)), float(np.quantile(runs, 0.9)), len(runs))
+            for name, runs in times.items()
+        ]
     return tuple(results)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ async def test_a_request_that_waited_too_long_is_not_computed(running: Running, 
     gone = asyncio.ensure_future(lane.infer(IMAGES))
     await running.until(lambda: sum(lane.mailbox.depths().values()) == 2)
     gone.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await gone
     engine.free()
     await first
     with pytest.raises(RequestLate, match="longer than its timeout"):

@@ -198,6 +198,8 @@ class Camera(_message.Message):
     PERIOD_NS_FIELD_NUMBER: _builtins.int
     INTRINSICS_FIELD_NUMBER: _builtins.int
     MOUNTING_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Name, unique in its stream: 1 to 64 letters, digits, '_', '-', '.'."""
     width: _builtins.int
@@ -208,13 +210,17 @@ class Camera(_message.Message):
     """Encoding of its frames."""
     period_ns: _builtins.int
     """Time between frames; 0 where it is not known."""
+    priority: _builtins.int
+    """Added to the stream's priority: 1 for the camera that is served first."""
+    weight: _builtins.int
+    """Its share of the engine among cameras of its priority, where there are more frames than it can compute; 0 means 1."""
     @_builtins.property
     def intrinsics(self) -> Global___Intrinsics:
         """Its optics. Unset: detections carry no distance."""
 
     @_builtins.property
     def mounting(self) -> Global___Mounting:
-        """Its place on the vehicle. Passed on to watchers."""
+        """Its place on the vehicle. Passed on to watchers, and what a set's objects are placed by."""
 
     def __init__(
         self,
@@ -226,10 +232,12 @@ class Camera(_message.Message):
         period_ns: _builtins.int = ...,
         intrinsics: Global___Intrinsics | None = ...,
         mounting: Global___Mounting | None = ...,
+        priority: _builtins.int = ...,
+        weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["intrinsics", b"intrinsics", "mounting", b"mounting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "height", b"height", "id", b"id", "intrinsics", b"intrinsics", "mounting", b"mounting", "period_ns", b"period_ns", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "height", b"height", "id", b"id", "intrinsics", b"intrinsics", "mounting", b"mounting", "period_ns", b"period_ns", "priority", b"priority", "weight", b"weight", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,34 @@ STATUS_FAILED: Status.ValueType  # 7
 """Decoding, the engine or its supervision failed. `reason` says which."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
+class _SetCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SetCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SetCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SET_CAUSE_UNSPECIFIED: _SetCause.ValueType  # 0
+    """Never sent."""
+    SET_CAUSE_COMPLETE: _SetCause.ValueType  # 1
+    """Every camera that was waited for is in it."""
+    SET_CAUSE_DEADLINE: _SetCause.ValueType  # 2
+    """The earliest deadline of its frames left no more time."""
+    SET_CAUSE_NEXT: _SetCause.ValueType  # 3
+    """A frame of the next set came."""
+
+class SetCause(_SetCause, metaclass=_SetCauseEnumTypeWrapper):
+    """Why a set was not waited for any longer."""
+
+SET_CAUSE_UNSPECIFIED: SetCause.ValueType  # 0
+"""Never sent."""
+SET_CAUSE_COMPLETE: SetCause.ValueType  # 1
+"""Every camera that was waited for is in it."""
+SET_CAUSE_DEADLINE: SetCause.ValueType  # 2
+"""The earliest deadline of its frames left no more time."""
+SET_CAUSE_NEXT: SetCause.ValueType  # 3
+"""A frame of the next set came."""
+Global___SetCause: _TypeAlias = SetCause  # noqa: Y015
+
 @_typing.final
 class Detection(_message.Message):
     """One object."""
@@ -171,6 +199,7 @@ class Ledger(_message.Message):
     TOTAL_NS_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_NS_FIELD_NUMBER: _builtins.int
     ANSWERED_AT_NS_FIELD_NUMBER: _builtins.int
+    LAUNCH_NS_FIELD_NUMBER: _builtins.int
     transport_ns: _builtins.int
     """Client's send to the server's receipt. Unset where the clocks cannot be compared."""
     transport_uncertainty_ns: _builtins.int
@@ -195,6 +224,8 @@ class Ledger(_message.Message):
     """Server's monotonic clock at receipt."""
     answered_at_ns: _builtins.int
     """Server's monotonic clock at the answer."""
+    launch_ns: _builtins.int
+    """Waiting for the engine with the network input ready."""
     def __init__(
         self,
         *,
@@ -210,10 +241,11 @@ class Ledger(_message.Message):
         total_ns: _builtins.int = ...,
         received_at_ns: _builtins.int = ...,
         answered_at_ns: _builtins.int = ...,
+        launch_ns: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_ns", b"_answer_ns", "_batch_ns", b"_batch_ns", "_decode_ns", b"_decode_ns", "_inference_ns", b"_inference_ns", "_postprocess_ns", b"_postprocess_ns", "_preprocess_ns", b"_preprocess_ns", "_queue_ns", b"_queue_ns", "_transport_ns", b"_transport_ns", "_transport_uncertainty_ns", b"_transport_uncertainty_ns", "answer_ns", b"answer_ns", "batch_ns", b"batch_ns", "decode_ns", b"decode_ns", "inference_ns", b"inference_ns", "postprocess_ns", b"postprocess_ns", "preprocess_ns", b"preprocess_ns", "queue_ns", b"queue_ns", "transport_ns", b"transport_ns", "transport_uncertainty_ns", b"transport_uncertainty_ns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_ns", b"_answer_ns", "_batch_ns", b"_batch_ns", "_decode_ns", b"_decode_ns", "_inference_ns", b"_inference_ns", "_launch_ns", b"_launch_ns", "_postprocess_ns", b"_postprocess_ns", "_preprocess_ns", b"_preprocess_ns", "_queue_ns", b"_queue_ns", "_transport_ns", b"_transport_ns", "_transport_uncertainty_ns", b"_transport_uncertainty_ns", "answer_ns", b"answer_ns", "batch_ns", b"batch_ns", "decode_ns", b"decode_ns", "inference_ns", b"inference_ns", "launch_ns", b"launch_ns", "postprocess_ns", b"postprocess_ns", "preprocess_ns", b"preprocess_ns", "queue_ns", b"queue_ns", "transport_ns", b"transport_ns", "transport_uncertainty_ns", b"transport_uncertainty_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_ns", b"_answer_ns", "_batch_ns", b"_batch_ns", "_decode_ns", b"_decode_ns", "_inference_ns", b"_inference_ns", "_postprocess_ns", b"_postprocess_ns", "_preprocess_ns", b"_preprocess_ns", "_queue_ns", b"_queue_ns", "_transport_ns", b"_transport_ns", "_transport_uncertainty_ns", b"_transport_uncertainty_ns", "answer_ns", b"answer_ns", "answered_at_ns", b"answered_at_ns", "batch_ns", b"batch_ns", "decode_ns", b"decode_ns", "inference_ns", b"inference_ns", "postprocess_ns", b"postprocess_ns", "preprocess_ns", b"preprocess_ns", "queue_ns", b"queue_ns", "received_at_ns", b"received_at_ns", "total_ns", b"total_ns", "transport_ns", b"transport_ns", "transport_uncertainty_ns", b"transport_uncertainty_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_ns", b"_answer_ns", "_batch_ns", b"_batch_ns", "_decode_ns", b"_decode_ns", "_inference_ns", b"_inference_ns", "_launch_ns", b"_launch_ns", "_postprocess_ns", b"_postprocess_ns", "_preprocess_ns", b"_preprocess_ns", "_queue_ns", b"_queue_ns", "_transport_ns", b"_transport_ns", "_transport_uncertainty_ns", b"_transport_uncertainty_ns", "answer_ns", b"answer_ns", "answered_at_ns", b"answered_at_ns", "batch_ns", b"batch_ns", "decode_ns", b"decode_ns", "inference_ns", b"inference_ns", "launch_ns", b"launch_ns", "postprocess_ns", b"postprocess_ns", "preprocess_ns", b"preprocess_ns", "queue_ns", b"queue_ns", "received_at_ns", b"received_at_ns", "total_ns", b"total_ns", "transport_ns", b"transport_ns", "transport_uncertainty_ns", b"transport_uncertainty_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answer_ns: _TypeAlias = _typing.Literal["answer_ns"]  # noqa: Y015
     _WhichOneofArgType__answer_ns: _TypeAlias = _typing.Literal["_answer_ns", b"_answer_ns"]  # noqa: Y015
@@ -223,6 +255,8 @@ class Ledger(_message.Message):
     _WhichOneofArgType__decode_ns: _TypeAlias = _typing.Literal["_decode_ns", b"_decode_ns"]  # noqa: Y015
     _WhichOneofReturnType__inference_ns: _TypeAlias = _typing.Literal["inference_ns"]  # noqa: Y015
     _WhichOneofArgType__inference_ns: _TypeAlias = _typing.Literal["_inference_ns", b"_inference_ns"]  # noqa: Y015
+    _WhichOneofReturnType__launch_ns: _TypeAlias = _typing.Literal["launch_ns"]  # noqa: Y015
+    _WhichOneofArgType__launch_ns: _TypeAlias = _typing.Literal["_launch_ns", b"_launch_ns"]  # noqa: Y015
     _WhichOneofReturnType__postprocess_ns: _TypeAlias = _typing.Literal["postprocess_ns"]  # noqa: Y015
     _WhichOneofArgType__postprocess_ns: _TypeAlias = _typing.Literal["_postprocess_ns", b"_postprocess_ns"]  # noqa: Y015
     _WhichOneofReturnType__preprocess_ns: _TypeAlias = _typing.Literal["preprocess_ns"]  # noqa: Y015
@@ -241,6 +275,8 @@ class Ledger(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decode_ns) -> _WhichOneofReturnType__decode_ns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__inference_ns) -> _WhichOneofReturnType__inference_ns | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__launch_ns) -> _WhichOneofReturnType__launch_ns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__postprocess_ns) -> _WhichOneofReturnType__postprocess_ns | None: ...
     @_typing.overload
@@ -360,6 +396,8 @@ class Result(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     ENGINE_DIGEST_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    SET_NUMBER_FIELD_NUMBER: _builtins.int
+    SCHEMA_CHANGED_FIELD_NUMBER: _builtins.int
     camera_id: _builtins.str
     """Camera of the frame."""
     sequence: _builtins.int
@@ -378,6 +416,10 @@ class Result(_message.Message):
     """SHA-256 of the bundle's manifest."""
     batch_size: _builtins.int
     """Frames in its batch."""
+    set_number: _builtins.int
+    """The set it belongs to, counted from 1 per stream; 0 for a frame of no set."""
+    schema_changed: _builtins.bool
+    """The engine was swapped since the stream was opened, for one with other labels or outputs than `Opened` said."""
     @_builtins.property
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Detection]:
         """Objects, best first, for an engine with detections."""
@@ -415,11 +457,157 @@ class Result(_message.Message):
         memory: Global___Memory | None = ...,
         engine_digest: _builtins.str = ...,
         batch_size: _builtins.int = ...,
+        set_number: _builtins.int = ...,
+        schema_changed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "ledger", b"ledger", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "batch_size", b"batch_size", "camera_id", b"camera_id", "capture_time_ns", b"capture_time_ns", "degraded", b"degraded", "detections", b"detections", "engine_digest", b"engine_digest", "ledger", b"ledger", "memory", b"memory", "reason", b"reason", "sequence", b"sequence", "status", b"status", "tensors", b"tensors", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "batch_size", b"batch_size", "camera_id", b"camera_id", "capture_time_ns", b"capture_time_ns", "degraded", b"degraded", "detections", b"detections", "engine_digest", b"engine_digest", "ledger", b"ledger", "memory", b"memory", "reason", b"reason", "schema_changed", b"schema_changed", "sequence", b"sequence", "set_number", b"set_number", "status", b"status", "tensors", b"tensors", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Result: _TypeAlias = Result  # noqa: Y015
+
+@_typing.final
+class SetFrame(_message.Message):
+    """One frame of a set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMERA_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    OFFSET_NS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    camera_id: _builtins.str
+    """Its camera."""
+    sequence: _builtins.int
+    """Its sequence."""
+    offset_ns: _builtins.int
+    """How long after the set's first frame it was captured."""
+    status: Global___Status.ValueType
+    """What became of it."""
+    def __init__(
+        self,
+        *,
+        camera_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        offset_ns: _builtins.int = ...,
+        status: Global___Status.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera_id", b"camera_id", "offset_ns", b"offset_ns", "sequence", b"sequence", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetFrame: _TypeAlias = SetFrame  # noqa: Y015
+
+@_typing.final
+class VehicleObject(_message.Message):
+    """One object around the vehicle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_INDEX_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    X_M_FIELD_NUMBER: _builtins.int
+    Y_M_FIELD_NUMBER: _builtins.int
+    DISTANCE_M_FIELD_NUMBER: _builtins.int
+    BEARING_RAD_FIELD_NUMBER: _builtins.int
+    CAMERA_IDS_FIELD_NUMBER: _builtins.int
+    class_index: _builtins.int
+    """Index into the engine's labels."""
+    label: _builtins.str
+    """The label itself."""
+    score: _builtins.float
+    """The best camera's score, 0 to 1."""
+    x_m: _builtins.float
+    """Metres forward of the rear axle."""
+    y_m: _builtins.float
+    """Metres to the left."""
+    distance_m: _builtins.float
+    """Metres from the camera that sees it best, along the ground."""
+    bearing_rad: _builtins.float
+    """Direction in which that camera sees it, radians, to the left positive. Along it, the distance is an estimate."""
+    @_builtins.property
+    def camera_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The cameras that see it, the best first."""
+
+    def __init__(
+        self,
+        *,
+        class_index: _builtins.int = ...,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        x_m: _builtins.float = ...,
+        y_m: _builtins.float = ...,
+        distance_m: _builtins.float = ...,
+        bearing_rad: _builtins.float = ...,
+        camera_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bearing_rad", b"bearing_rad", "camera_ids", b"camera_ids", "class_index", b"class_index", "distance_m", b"distance_m", "label", b"label", "score", b"score", "x_m", b"x_m", "y_m", b"y_m"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VehicleObject: _TypeAlias = VehicleObject  # noqa: Y015
+
+@_typing.final
+class SurroundSet(_message.Message):
+    """The frames of several cameras that were taken at one moment. Its results come just before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    SPREAD_NS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    GATHERED_NS_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    UNPLACED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts up from 1 per stream."""
+    spread_ns: _builtins.int
+    """Time between its first and its last capture."""
+    cause: Global___SetCause.ValueType
+    """Why it was not waited for any longer."""
+    gathered_ns: _builtins.int
+    """How long its first frame waited for the others."""
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetFrame]:
+        """Its frames, in the order of `Open`."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Cameras without a frame in it, in the order of `Open`."""
+
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___VehicleObject]:
+        """Everything its cameras see, in the vehicle frame, what several see once; the best first."""
+
+    @_builtins.property
+    def unplaced(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Cameras whose detections could not be placed: their intrinsics, mounting or distances are not known."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        frames: _abc.Iterable[Global___SetFrame] | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+        spread_ns: _builtins.int = ...,
+        cause: Global___SetCause.ValueType = ...,
+        gathered_ns: _builtins.int = ...,
+        objects: _abc.Iterable[Global___VehicleObject] | None = ...,
+        unplaced: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "frames", b"frames", "gathered_ns", b"gathered_ns", "missing", b"missing", "number", b"number", "objects", b"objects", "spread_ns", b"spread_ns", "unplaced", b"unplaced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SurroundSet: _TypeAlias = SurroundSet  # noqa: Y015

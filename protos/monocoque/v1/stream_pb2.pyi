@@ -119,6 +119,9 @@ class Open(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     MAX_AGE_NS_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINE_VERSION_FIELD_NUMBER: _builtins.int
+    SETS_FIELD_NUMBER: _builtins.int
     SHARED_MEMORY_FIELD_NUMBER: _builtins.int
     policy: Global___Policy.ValueType
     """Which frame goes first."""
@@ -126,6 +129,10 @@ class Open(_message.Message):
     """Streams of a higher priority are served first."""
     max_age_ns: _builtins.int
     """Maximum age of a frame that does not say its own; 0 means none."""
+    engine: _builtins.str
+    """Name of the engine; empty means the first that the server loaded."""
+    engine_version: _builtins.str
+    """Version of the engine; empty means the newest."""
     shared_memory: _builtins.bool
     """Whether the frames will lie in shared memory: for clients on the server's host. `Opened` then says where."""
     @_builtins.property
@@ -140,6 +147,10 @@ class Open(_message.Message):
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of dense outputs to answer as tensors beside detections, for example `drivable`."""
 
+    @_builtins.property
+    def sets(self) -> Global___Sets:
+        """Frames of all cameras that were taken at one moment are computed as one. Unset: each camera for itself."""
+
     def __init__(
         self,
         *,
@@ -149,15 +160,40 @@ class Open(_message.Message):
         priority: _builtins.int = ...,
         max_age_ns: _builtins.int = ...,
         tensors: _abc.Iterable[_builtins.str] | None = ...,
+        engine: _builtins.str = ...,
+        engine_version: _builtins.str = ...,
+        sets: Global___Sets | None = ...,
         shared_memory: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "sets", b"sets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cameras", b"cameras", "clock", b"clock", "max_age_ns", b"max_age_ns", "policy", b"policy", "priority", b"priority", "shared_memory", b"shared_memory", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cameras", b"cameras", "clock", b"clock", "engine", b"engine", "engine_version", b"engine_version", "max_age_ns", b"max_age_ns", "policy", b"policy", "priority", b"priority", "sets", b"sets", "shared_memory", b"shared_memory", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Open: _TypeAlias = Open  # noqa: Y015
+
+@_typing.final
+class Sets(_message.Message):
+    """How the frames of a stream's cameras become sets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOLERANCE_NS_FIELD_NUMBER: _builtins.int
+    tolerance_ns: _builtins.int
+    """Frames further apart in their capture times are of different sets; 0 means 20 ms. The clock of `Open` must be known."""
+    def __init__(
+        self,
+        *,
+        tolerance_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tolerance_ns", b"tolerance_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sets: _TypeAlias = Sets  # noqa: Y015
 
 @_typing.final
 class ClockProbe(_message.Message):
@@ -464,6 +500,7 @@ class StreamFramesResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
     CLOCK_REPLY_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___Opened:
         """The stream is open."""
@@ -480,6 +517,10 @@ class StreamFramesResponse(_message.Message):
     def clock_reply(self) -> Global___ClockReply:
         """The server's time."""
 
+    @_builtins.property
+    def set(self) -> _result_pb2.SurroundSet:
+        """A set, once all its frames have their results."""
+
     def __init__(
         self,
         *,
@@ -487,12 +528,13 @@ class StreamFramesResponse(_message.Message):
         result: _result_pb2.Result | None = ...,
         credit: Global___Credit | None = ...,
         clock_reply: Global___ClockReply | None = ...,
+        set: _result_pb2.SurroundSet | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_reply", b"clock_reply", "credit", b"credit", "message", b"message", "opened", b"opened", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_reply", b"clock_reply", "credit", b"credit", "message", b"message", "opened", b"opened", "result", b"result", "set", b"set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_reply", b"clock_reply", "credit", b"credit", "message", b"message", "opened", b"opened", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_reply", b"clock_reply", "credit", b"credit", "message", b"message", "opened", b"opened", "result", b"result", "set", b"set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "result", "credit", "clock_reply"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "result", "credit", "clock_reply", "set"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -562,16 +604,25 @@ Global___WatchResultsResponse: _TypeAlias = WatchResultsResponse  # noqa: Y015
 
 @_typing.final
 class GetEngineRequest(_message.Message):
-    """Asks for the engine."""
+    """Asks for an engine."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name; empty means the first that the server loaded."""
+    version: _builtins.str
+    """Its version; empty means the newest."""
     def __init__(
         self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -611,7 +662,7 @@ Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
 
 @_typing.final
 class GetEngineResponse(_message.Message):
-    """The engine that is served."""
+    """An engine that is served."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

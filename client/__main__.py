@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from client.bench.arguments import add_bench
+from client.bench.command import bench
 from client.command_engine import engine
 from client.command_stream import stream
 from client.command_watch import watch
@@ -30,6 +32,7 @@ examples:
   python -m client stream 'gst:videotestsrc ! video/x-raw,width=640,height=384,framerate=30/1'
   python -m client watch                                 the newest results of everybody's streams
   python -m client engine                                which engine is served
+  python -m client bench                                 load of a known shape, and what the server made of it
 
 the server is started with: python -m server BUNDLE
 """
@@ -40,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=False)
     try:
-        asyncio.run(_command(options, console))
+        if asyncio.run(_command(options, console)) is False:  # a bench that was ended early has shown what it had
+            return 130
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -52,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(options: argparse.Namespace, console: Console) -> Coroutine[Any, Any, Any]:
     if options.command == "engine":
         return engine(options.server, console, options.wait, options.json)
+    if options.command == "bench":
+        return bench(options, console)
     if options.command == "watch":
         return watch(options.server, options.camera, console, options.json, options.count)
     recipe = Recipe(
@@ -84,10 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    server = argparse.ArgumentParser(add_help=False)
+    server.add_argument(
         "--server", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="address, or unix:/path (%(default)s)"
     )
+    common = argparse.ArgumentParser(add_help=False, parents=[server])
     common.add_argument("--json", action="store_true", help="print JSON, and nothing else, to standard output")
     waiting = argparse.ArgumentParser(add_help=False)
     waiting.add_argument(
@@ -148,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     watching.add_argument("camera", nargs="*", help="cameras to follow (all)")
     watching.add_argument("--count", type=int, metavar="N", help="stop after N results")
 
+    add_bench(commands, [server, waiting])
     commands.add_parser("engine", parents=[common, waiting], help="show which engine is served")
     return parser
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from client.interrupt import interruptible
 from client.pictures import PictureWriter
 from client.results import Result
 from client.session import Options, Report, Started, run
@@ -44,7 +44,7 @@ async def stream(
     """
     stop = asyncio.Event()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_interrupt(stop))
+        stack.enter_context(interruptible(stop))
         show = _Display(console, quiet=as_json)
         on_result: list[Callable[[Result], None]] = []
         writers: list[PictureWriter] = []
@@ -138,23 +138,3 @@ def _median_stages(started: Started) -> dict[str, float]:
         for stage, values in started.statistics.stage_times_ms(camera.id, newest=60).items():
             times.setdefault(stage, []).extend(values)
     return {stage: float(np.median(values)) for stage, values in times.items()}
-
-
-@contextlib.contextmanager
-def _interrupt(stop: asyncio.Event) -> Iterator[None]:
-    """Ctrl-C ends the run in good order; a second one ends it at once."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-
-    def interrupted() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupted)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

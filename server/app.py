@@ -37,6 +37,8 @@ from server.process_memory import ProcessMemory
 from server.scrape import ScrapeServer
 from server.service import SERVICE, Service
 from server.settings import Settings
+from server.shared_memory.handover import Handover
+from server.shared_memory.store import RegionStore
 
 log = logging.getLogger("monocoque.server")
 
@@ -195,6 +197,11 @@ class Server:
             ],
             maximum_concurrent_rpcs=settings.max_streams + settings.max_watchers + OTHER_CALLS,
         )
+        if settings.shared_memory_socket != "off":
+            handover = Handover(settings.shared_memory_socket)
+            handover.start()
+            self._stack.push_async_callback(handover.stop)
+            self.core.regions = RegionStore(handover)
         self.service = Service(self.core)
         server.add_generic_rpc_handlers((self.service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

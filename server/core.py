@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.catalogue import EngineCatalogue
 from server.clock import HostClock
@@ -10,10 +12,11 @@ from server.errors import Draining, LimitReached
 from server.frames import CameraKey
 from server.lane import Lane
 from server.metrics import Metrics
-from server.opening import Limits, check_open, reserved_bytes
+from server.opening import Limits, check_open, reserved_bytes, slots_of
 from server.process_memory import ProcessMemory
 from server.served_engine import ServedEngine, count_memory
 from server.session import Session
+from server.shared_memory.store import RegionStore
 from server.watch import Audience
 
 
@@ -42,6 +45,8 @@ class Core:
         self.sessions: dict[Session, int] = {}
         """Open streams, and the bytes reserved for each."""
         self.draining = False
+        self.regions = RegionStore(None)
+        """Where streams get shared memory from."""
         self.metrics = metrics
         self._host = host
         self._process = process
@@ -65,13 +70,28 @@ class Core:
         self.check_not_draining()
         lane = self.catalogue.find()
         check_open(request, lane.served.bundle.manifest, self.limits)
-        reserved = self._check_limits(request)
+        names = {camera.id for camera in request.cameras}
+        outdated = [old for old in self.sessions if old.mailbox is lane.mailbox and not names.isdisjoint(old.cameras)]
+        reserved = self._check_limits(request, outdated)
         session = Session(
             request, self.limits.max_frame_bytes, self._host, lane.mailbox, lane.writer, self.audience, self.metrics
         )
+        for old in outdated:
+            both = ", ".join(sorted(names & old.cameras.keys()))
+            self.close(old)
+            old.superseded.set_result(f"{session.id} sends {both} now")
         self.sessions[session] = reserved
         self._count_streams()
         return session
+
+    async def share_memory(self, session: Session, request: pb.Open) -> None:
+        """Make the memory that a stream asked for, if it did.
+
+        Raises:
+            StreamEnded: It cannot be had.
+        """
+        if request.shared_memory:
+            session.region = await self.regions.create(request.cameras, slots_of(request))
 
     def check_not_draining(self) -> None:
         """Refuse new work while shutting down.
@@ -85,12 +105,16 @@ class Core:
     def close(self, session: Session) -> None:
         """End a stream, whatever the reason."""
         session.close()
+        if session.region is not None:
+            self.regions.close(session.region)
         self.sessions.pop(session, None)
         self._count_streams()
 
     def opened(self, session: Session) -> pb.Opened:
         """The answer to `Open`."""
+        region = session.region
         return pb.Opened(
+            shared_memory=None if region is None else region.describe(self.regions.socket),
             stream_id=session.id,
             credits=session.credits,
             max_frame_bytes=self.limits.max_frame_bytes,
@@ -128,21 +152,23 @@ class Core:
         self.metrics.process_memory("peak").set(self._process.peak_bytes())
         self.metrics.serving().set(not self.draining)
 
-    def _check_limits(self, request: pb.Open) -> int:
+    def _check_limits(self, request: pb.Open, outdated: Collection[Session]) -> int:
+        """Bytes to reserve for a stream that takes the place of others, if any."""
         limits = self.limits
-        if len(self.sessions) >= limits.max_streams:
+        sessions = {session: reserved for session, reserved in self.sessions.items() if session not in outdated}
+        if len(sessions) >= limits.max_streams:
             raise LimitReached(
-                f"{len(self.sessions)} streams are open, {limits.max_streams} are allowed",
+                f"{len(sessions)} streams are open, {limits.max_streams} are allowed",
                 remedy="close one, or start the server with a larger --max-streams",
             )
-        cameras = sum(len(session.cameras) for session in self.sessions)
+        cameras = sum(len(session.cameras) for session in sessions)
         if cameras + len(request.cameras) > limits.max_cameras:
             raise LimitReached(
                 f"{cameras} cameras are open and {len(request.cameras)} more were asked for, "
                 f"{limits.max_cameras} are allowed",
                 remedy="close a stream, or start the server with a larger --max-cameras",
             )
-        reserved, needed = sum(self.sessions.values()), reserved_bytes(request)
+        reserved, needed = sum(sessions.values()), reserved_bytes(request)
         if reserved + needed > limits.memory_budget_bytes:
             raise LimitReached(
                 f"the stream's frames need {needed} bytes, {limits.memory_budget_bytes - reserved} of "

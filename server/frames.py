@@ -9,6 +9,9 @@ from protos.monocoque.v1 import camera_pb2
 from server.ledger import Ledger
 from server.metrics import CameraMetrics
 
+TORN = "its slot in shared memory was written to before the answer"
+"""Reason of a frame whose pixels are a mix of two."""
+
 
 @dataclass(frozen=True)
 class CameraKey:
@@ -66,6 +69,9 @@ class SharedPixels(Protocol):
 
     def intact(self) -> bool:
         """Whether nothing was written there since the frame was sent; to be asked once the pixels were read."""
+
+    def give_back(self) -> None:
+        """The frame was answered: its client may write there again."""
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ from protos.monocoque.v1 import stream_pb2 as pb
 from server.clock import LARGEST_ERROR_NS
 from server.errors import OutOfOrder, RequestInvalid
 from server.layout import check_geometry, largest_frame_bytes
+from server.shared_memory.region import slots_layout
 
 CAMERA_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -19,6 +20,9 @@ REPLAY_CREDITS = 4
 """Frames of one camera that wait for the engine; enough that it never waits for the network."""
 FRAMES_HELD = 2
 """Frames of a camera beyond those that wait: one in the engine, one half received."""
+CLIENT_SLOTS = 2
+"""Slots of a camera's shared memory beyond those that the server may hold: one that waits to be sent, one that is
+being written."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,15 @@ def credits_of(request: pb.Open) -> int:
     return REPLAY_CREDITS if is_replay(request) else LIVE_CREDITS
 
 
+def slots_of(request: pb.Open) -> int:
+    """Slots of each camera in shared memory, for a stream that asks for it."""
+    return credits_of(request) + FRAMES_HELD + CLIENT_SLOTS
+
+
 def reserved_bytes(request: pb.Open) -> int:
     """Memory that the frames of a stream may take."""
+    if request.shared_memory:
+        return slots_layout(request.cameras, slots_of(request))[1]
     per_camera = credits_of(request) + FRAMES_HELD
     return sum(per_camera * largest_frame_bytes(camera.width, camera.height) for camera in request.cameras)
 

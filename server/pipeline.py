@@ -16,11 +16,10 @@ from engine.runtime import Runtime
 from protos.monocoque.v1 import result_pb2 as pb
 from server.answers import AnswerWriter
 from server.decode import DecodeFailed, Image, decode
-from server.frames import Answer, Frame
+from server.frames import TORN, Answer, Frame
 from server.scheduler import is_late
 
 LATE_BEFORE_LAUNCH = "past its maximum age before the engine was launched"
-TORN = "its slot in shared memory was written to before the answer"
 
 
 @dataclass

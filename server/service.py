@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from protos import wire
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.core import Core
-from server.errors import NotReading, OutOfOrder, StreamEnded, status_code
+from server.errors import NeverOpened, NotReading, OutOfOrder, StreamEnded, Superseded, status_code
 from server.session import Session
 
 log = logging.getLogger("monocoque.service")
@@ -22,6 +22,8 @@ log = logging.getLogger("monocoque.service")
 SERVICE = pb.DESCRIPTOR.services_by_name["CameraStreamService"].full_name
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined] # missing from the stubs
+OPEN_SECONDS = 10.0
+"""For the first message of a stream. A call that says nothing, or half a message, takes the place of one that would."""
 Context = Any
 """`grpc.aio.ServicerContext[bytes, bytes]`; its read and write are missing from the stubs' generic form."""
 
@@ -84,7 +86,12 @@ class Service:
             self._core.audience.leave(watcher)
 
     async def _serve(self, context: Context) -> None:
-        first = await context.read()
+        try:
+            first = await asyncio.wait_for(context.read(), OPEN_SECONDS)
+        except asyncio.TimeoutError:
+            raise NeverOpened(
+                f"no whole message came within {OPEN_SECONDS:g} s", remedy="send `open` as soon as the call is made"
+            ) from None
         if first is EOF:
             raise OutOfOrder("the stream ended before its first message", remedy="send `open` first")
         request, _ = wire.split(first)
@@ -99,6 +106,7 @@ class Service:
             "every frame" if session.replays else "freshest frames",
         )
         try:
+            await self._core.share_memory(session, request.open)
             # Awaited here: gRPC cannot abort a call whose first message is on its way.
             await context.write(pb.StreamFramesResponse(opened=self._core.opened(session)).SerializeToString())
             await self._exchange(context, session)
@@ -107,20 +115,21 @@ class Service:
 
     async def _exchange(self, context: Context, session: Session) -> None:
         """Read and write at the same time, until the client is done and has all its answers."""
-        read, write, alarm, drained = tasks = [
+        read, write, alarm, superseded, drained = tasks = [
             asyncio.ensure_future(_read(context, session)),
             asyncio.ensure_future(_write(context, session)),
             asyncio.ensure_future(_alarm(session)),
+            asyncio.ensure_future(_superseded(session)),
             asyncio.ensure_future(self._drained.wait()),
         ]
         try:
-            await _first(read, drained, write, alarm)
+            await _first(read, drained, write, alarm, superseded)
             read.cancel()
             await asyncio.wait({read})
             tasks.append(asyncio.ensure_future(session.answered()))
-            await _first(tasks[-1], write, alarm)
+            await _first(tasks[-1], write, alarm, superseded)
             session.outbox.finish()
-            await _first(write, alarm)
+            await _first(write, alarm, superseded)
             if drained.done():
                 self._core.check_not_draining()
         finally:
@@ -149,6 +158,14 @@ async def _alarm(session: Session) -> None:
     )
 
 
+async def _superseded(session: Session) -> None:
+    await asyncio.wait({session.superseded})  # a plain await would cancel it with its task
+    raise Superseded(
+        f"SUPERSEDED: {session.superseded.result()}",
+        remedy="if that was another client, give each camera an id of its own",
+    )
+
+
 async def _first(*tasks: asyncio.Task[Any]) -> None:
     """Wait until one is done, and raise what it raised."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -168,6 +185,8 @@ async def _ending_of(call: Awaitable[None]) -> tuple[grpc.StatusCode, str] | Non
         return status_code(error), f"{error.message} → {error.remedy}"
     except DecodeError as error:
         return status_code(error), f"malformed message: {error}"
+    except grpc.aio.InternalError:  # gRPC takes no message for a client that has just left
+        return grpc.StatusCode.CANCELLED, "the client has left"
     except Exception as error:
         log.exception("a call failed")
         return status_code(error), "the server failed; its log says why"

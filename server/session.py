@@ -11,13 +11,14 @@ from protos.monocoque.v1 import stream_pb2 as pb
 from server.answers import AnswerWriter, as_response, finish
 from server.clock import ClientClock, HostClock, declared
 from server.errors import OutOfOrder, RequestInvalid
-from server.frames import Answer, CameraKey, Frame, OpenCamera
-from server.layout import check_frame
+from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
+from server.layout import BYTES_PER_PIXEL, check_frame
 from server.ledger import Ledger
 from server.mailbox import Mailbox
 from server.metrics import Metrics
 from server.opening import credits_of, is_replay
 from server.outbox import Outbox
+from server.shared_memory.region import BorrowedSlot, StreamRegion
 from server.watch import Audience
 
 REPLACED = "replaced by a newer frame before work on it began"
@@ -54,13 +55,17 @@ class Session:
         self.credits = credits_of(request)
         self.clock: ClientClock = declared(request.clock, host)
         self.unanswered = 0
+        self.region: StreamRegion | None = None
+        """Where its frames lie; set before the first, for a client that asked for shared memory."""
+        self.superseded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done where another stream has taken one of its cameras over: says which."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._room = asyncio.Event()
         self._max_age_ns = request.max_age_ns
         self._max_frame_bytes = max_frame_bytes
         self._host = host
-        self._mailbox = mailbox
+        self.mailbox = mailbox
         self._writer = writer
         self._audience = audience
         self._metrics = metrics
@@ -104,7 +109,10 @@ class Session:
     async def _receive_frame(self, request: pb.StreamFramesRequest, pixels: memoryview, received: int) -> None:
         header = request.frame
         camera = self.cameras.get(header.camera_id)
+        slot, misplaced = self._borrow(request, camera)
+        pixels = pixels if slot is None else slot.pixels
         frame = self._frame(camera or self._stranger(), header, pixels, received)
+        frame.shared = slot
         self.unanswered += 1
         self._idle.clear()
         if camera is None:
@@ -114,14 +122,20 @@ class Session:
             return
         if header.client_dropped:
             camera.metrics.client_dropped.inc(header.client_dropped)
+        if slot is not None and header.encoding not in BYTES_PER_PIXEL:
+            # What is parsed must not change between a check and its use; raw pixels may, they are only looked at.
+            frame.pixels = memoryview(bytes(pixels))
         refused = (
             self._refusing
+            or misplaced
             or self._check_order(camera, header.sequence)
-            or check_frame(header, pixels, camera.spec, self._max_frame_bytes)
+            or check_frame(header, frame.pixels, camera.spec, self._max_frame_bytes)
         )
-        if refused:
+        torn = frame.torn
+        if torn or refused:
+            status, reason = ("torn", TORN) if torn else ("refused", refused or "")
             self.outbox.add_credit(header.camera_id)
-            self.deliver(self._writer.without_numbers(frame, "refused", refused))
+            self.deliver(self._writer.without_numbers(frame, status, reason))
             return
         camera.last_sequence = header.sequence
         if self.replays:
@@ -131,14 +145,27 @@ class Session:
                 return
         else:
             self.outbox.add_credit(header.camera_id)
-        replaced = self._mailbox.offer(frame)
+        replaced = self.mailbox.offer(frame)
         if replaced is not None:
             replaced.ledger.selected = received
             self.deliver(self._writer.without_numbers(replaced, "stale", REPLACED))
 
+    def _borrow(self, request: pb.StreamFramesRequest, camera: OpenCamera | None) -> tuple[BorrowedSlot | None, str]:
+        """The slot that a frame lies in, if any, and what is wrong with it, if anything is."""
+        if self.region is None:
+            if request.HasField("slot"):
+                return None, "this stream was opened without shared memory; set open.shared_memory to use slots"
+            return None, ""
+        if camera is None:
+            return None, ""
+        if not request.HasField("slot"):
+            return None, "this stream was opened with shared memory; write the pixels to a slot and send its handle"
+        slot = self.region.borrow(request.slot, camera.key.camera_id)
+        return (None, slot) if isinstance(slot, str) else (slot, "")
+
     async def _room_for(self, frame: Frame) -> None:
         try:
-            while not self._refusing and not self._mailbox.has_room(frame.camera.key):
+            while not self._refusing and not self.mailbox.has_room(frame.camera.key):
                 self._room.clear()
                 await self._room.wait()
         except asyncio.CancelledError:  # the stream ends, and the frame was never let in
@@ -180,6 +207,8 @@ class Session:
         """Answer a frame, count it, and tell whoever watches."""
         frame = answer.frame
         frame.release()
+        if frame.shared is not None:
+            frame.shared.give_back()
         self.unanswered -= 1
         if self.unanswered == 0:
             self._idle.set()
@@ -204,7 +233,7 @@ class Session:
         self._refusing = reason
         self._room.set()
         for camera in self.cameras.values():
-            for frame in self._mailbox.remove_camera(camera.key):
+            for frame in self.mailbox.remove_camera(camera.key):
                 self.deliver(self._writer.without_numbers(frame, "refused", reason))
 
     def close(self) -> None:

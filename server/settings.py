@@ -53,6 +53,7 @@ METAVARS = {
     "--max-watchers": "N",
     "--memory-budget": "BYTES",
     "--drain-seconds": "SECONDS",
+    "--shared-memory-socket": "PATH",
     "--plan-cache": "DIR",
     "--repository": "DIR",
     "--instances": "N",
@@ -128,6 +129,9 @@ class Settings(BaseSettings):
     max_watchers: int = Field(default=16, ge=0, description="subscribers to results at the same time")
     memory_budget: Bytes = Field(
         default="1G", validate_default=True, description="bytes for frames that wait, over all streams (512M, 2G)"
+    )
+    shared_memory_socket: str | None = Field(
+        default=None, description="Unix socket that hands shared memory to clients: PATH, @name, off; else chosen"
     )
     drain_seconds: float = Field(default=10.0, ge=0, description="time to answer what was accepted, after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")

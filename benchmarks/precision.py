@@ -37,6 +37,7 @@ from build_engine.quantize import (
     Core,
     Method,
     calibrate,
+    choose_limits,
     fused_arithmetic,
     lower_precision_core,
     to_fp16,
@@ -144,7 +145,9 @@ def _graphs(
         for method in methods:
             some = {tensor: ranges[tensor] for tensor in tensors[recipe.name]}
             label = "TRT INT8" if recipe is TENSORRT_INT8 else "INT8"
-            graphs[f"{label} {method}"] = to_int8(model, core, some, recipe, method)
+            graphs[f"{label} {method}"] = to_int8(
+                model, core, choose_limits(some, method, symmetric=recipe.symmetric), recipe
+            )
     rows = []
     with progress.step("Evaluating", len(graphs)) as advance:
         for label, graph in graphs.items():

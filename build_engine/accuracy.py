@@ -35,6 +35,10 @@ class OutputAgreement:
         agreement: Of a float output 1 less the relative L2 error, of an integer one the share of equal elements.
         cosine: Cosine of the two, for float outputs.
         max_difference: Largest absolute difference.
+        top1: Share of samples (or places) whose largest class is the float graph's, for outputs that score classes.
+        expected_drop: What those that differ would cost in accuracy if the float graph's own probabilities are right:
+            its probability of its class less its probability of the other graph's, on average. A toss-up that falls
+            the other way costs next to nothing.
     """
 
     name: str
@@ -42,6 +46,8 @@ class OutputAgreement:
     agreement: float
     cosine: float | None
     max_difference: float
+    top1: float | None = None
+    expected_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,22 @@ def compare(
     expected: Sequence[Tensors],
     actual: Sequence[Tensors],
     postprocessing: DetectionPostprocessing | None,
+    score_margin: float = 0.0,
 ) -> Accuracy:
     """Compare a graph's outputs with the float graph's on the same samples.
 
+    Args:
+        graph: Its name.
+        precision: Its precision.
+        expected: The float graph's outputs, per sample.
+        actual: This graph's.
+        postprocessing: For detectors: their lists are compared as detections.
+        score_margin: A detection whose score is this near the threshold may be there or not.
+
     Raises:
-        BuildError: An output holds a NaN or an infinity where the float graph's does not.
+        NotFinite: An output holds a NaN or an infinity.
     """
-    decoded = DetectionAgreement(postprocessing, score_margin=0.0) if postprocessing else None
+    decoded = DetectionAgreement(postprocessing, score_margin) if postprocessing else None
     outputs = []
     for name in expected[0]:
         if decoded and name in decoded.names:
@@ -89,12 +104,7 @@ def compare(
             share = equal_share(given, wanted)
             outputs.append(OutputAgreement(name, "integer", share, None, float(difference.max(initial=0))))
             continue
-        if np.isfinite(wanted).all() and not np.isfinite(given).all():
-            raise BuildError(
-                f"output {name!r} of graph {graph} holds a NaN or an infinity on the calibration data; the float "
-                "graph's does not",
-                remedy="build with --precision fp32, or find the layer that overflows and scale it down in training",
-            )
+        check_finite(graph, {name: given})
         a, b = wanted.astype(np.float64).ravel(), given.astype(np.float64).ravel()
         norm = float(np.linalg.norm(a) * np.linalg.norm(b))
         outputs.append(
@@ -104,6 +114,7 @@ def compare(
                 l2_agreement(given, wanted),
                 float(a @ b) / norm if norm else None,
                 float(np.abs(a - b).max(initial=0)),
+                *_classes(wanted, given),
             )
         )
     if decoded is None:
@@ -111,6 +122,46 @@ def compare(
     for want, give in zip(expected, actual, strict=True):
         decoded.add(dict(give), dict(want))
     return Accuracy(graph, precision, tuple(outputs), decoded.f1, decoded.distances)
+
+
+class NotFinite(BuildError):
+    """A graph answers a NaN or an infinity."""
+
+
+def check_finite(graph: str, outputs: Tensors) -> None:
+    """Check a graph's outputs.
+
+    Raises:
+        NotFinite: One of them holds a NaN or an infinity.
+    """
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            share = 1 - float(np.isfinite(array).mean())
+            raise NotFinite(
+                f"output {name!r} of graph {graph} holds a NaN or an infinity in {100 * share:.3g} % of its values on "
+                "the calibration data",
+                remedy="where the float graph does so too, the model or its input scale (--mean, --std) is at fault; "
+                "else build with --precision fp32, or find the layer that overflows and scale it down in training",
+            )
+
+
+def _classes(wanted: npt.NDArray[Any], given: npt.NDArray[Any]) -> tuple[float | None, float | None]:
+    """Top-1 agreement and the drop that it lets expect, of an output that scores classes along its last axis.
+
+    That is `(N, classes)`, or anything whose last axis holds probabilities that sum to 1.
+    """
+    if wanted.ndim < 2 or wanted.shape[-1] < 2 or not wanted.size:
+        return None, None
+    shares = wanted.astype(np.float64)
+    probable = bool((shares >= -1e-6).all() and np.allclose(shares.sum(axis=-1), 1.0, atol=1e-2))
+    if not probable and wanted.ndim != 2:
+        return None, None
+    if not probable:
+        powers = np.exp(shares - shares.max(axis=-1, keepdims=True))
+        shares = powers / powers.sum(axis=-1, keepdims=True)
+    ours, theirs = wanted.argmax(axis=-1)[..., None], given.argmax(axis=-1)[..., None]
+    lost = np.take_along_axis(shares, ours, -1) - np.take_along_axis(shares, theirs, -1)
+    return float((ours == theirs).mean()), float(lost.mean())
 
 
 def load_metric(given: str) -> Callable[..., Mapping[str, float]]:
@@ -145,7 +196,8 @@ def evaluate(
     """Let the user's metric judge a graph.
 
     Raises:
-        BuildError: The metric raises, or returns something else than finite numbers by name.
+        BuildError: The metric raises, or returns something else than numbers by name.
+        NotFinite: One of the numbers is a NaN or an infinity.
     """
     session = Session(data, threads=0)
 
@@ -163,7 +215,7 @@ def evaluate(
                 remedy="call it in Python first; it takes run(batch) -> outputs by name, and returns numbers by name",
             ) from error
     if wrong := [name for name, value in result.items() if not math.isfinite(value)]:
-        raise BuildError(
+        raise NotFinite(
             f"the metric returned no finite number for {', '.join(wrong)} on graph {graph}",
             remedy="leave a figure out where it is not defined",
         )

@@ -142,8 +142,21 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     precision.add_argument(
         "--calibration-method",
         choices=METHODS,
-        default=_DEFAULTS["calibration_method"],
-        help="how a tensor's 8-bit range is chosen",
+        help="how a tensor's 8-bit range is chosen (default: all are measured, the best is taken)",
+    )
+    precision.add_argument(
+        "--max-accuracy-drop",
+        type=float,
+        metavar="POINTS",
+        help="most that lower precision may cost, in points of 100 of --metric (or of agreement with FP32 without "
+        "one); layers that cost more stay in FP16 or FP32. Without it everything is quantized and the cost reported",
+    )
+    precision.add_argument(
+        "--search-cache",
+        type=Path,
+        metavar="DIR",
+        help="where the search for those layers keeps what it measured, to go on after an interruption and to answer "
+        "another budget at once (default: ~/.cache/monocoque/precision)",
     )
     precision.add_argument(
         "--metric",
@@ -201,6 +214,16 @@ def build_options(given: argparse.Namespace) -> BuildOptions:
         raise BuildError(
             "--max-batch, --threads and --calibration-frames are at least 1", remedy="leave them out for the defaults"
         )
+    if given.max_accuracy_drop is not None and not 0 <= given.max_accuracy_drop <= 100:
+        raise BuildError(
+            f"--max-accuracy-drop {given.max_accuracy_drop:g} is no number of points",
+            remedy="give points of 100 that may be lost, for example --max-accuracy-drop 0.3",
+        )
+    if given.max_accuracy_drop is not None and given.precision == "fp32":
+        raise BuildError(
+            "--max-accuracy-drop without lower precision: FP32 loses nothing",
+            remedy="add --precision int8 or --precision fp16",
+        )
     return BuildOptions(
         model=given.model,
         output=given.output,
@@ -210,6 +233,8 @@ def build_options(given: argparse.Namespace) -> BuildOptions:
         calibration_data=given.calibration_data,
         calibration_frames=given.calibration_frames,
         calibration_method=given.calibration_method,
+        max_accuracy_drop=given.max_accuracy_drop,
+        search_cache=given.search_cache,
         targets=tuple(dict.fromkeys(given.target)) if given.target else BuildOptions.targets,
         camera=_camera(given),
         resize=given.resize,

@@ -10,15 +10,12 @@ import onnx
 
 from build_engine.graph import opset_of, random_inputs
 from build_engine.outcome import Built
-from build_engine.quantize.int8 import CPU_INT8
+from build_engine.quantize.int8 import CPU_INT8, VNNI
 from build_engine.report import render
 from build_engine.session import Session
 from build_engine.verify import check_graphs
 from engine.bundle import Bundle, BundleWriter, ReferenceCase, pack_reference
 from engine.manifest import GraphEntry, Manifest, PlanEntry, Provenance, TensorPostprocessing
-
-VNNI = ("avx_vnni|avx512_vnni|neon_dotprod",)
-"""x86 processors without these multiply U8 by S8 into saturating 16 bits, and an INT8 graph computes other numbers."""
 
 
 def write(built: Built) -> None:

@@ -29,9 +29,11 @@ class BuildOptions:
         precision: What is served. The float graph is in every bundle.
         calibration_data: Folder of frames, or of `.npz` files for a model of tensors.
         calibration_frames: Most samples that are used, evenly spaced over the folder.
-        calibration_method: How a tensor's 8-bit range is chosen. On 240 held-out frames of the surround network,
-            `percentile` lost 0.06 points of mAP50, `entropy` 0.08, `mse` 0.33 and `max` 0.44 (TensorRT's graph: 0.13,
-            0.32, 0.43, 0.40); `python -m benchmarks.precision` measures it again.
+        calibration_method: How a tensor's 8-bit range is chosen; None tries every method and takes what makes least
+            noise, which differs from network to network.
+        max_accuracy_drop: Points that lower precision may cost, by the metric where there is one, else in agreement
+            with the float graph; layers that cost more stay out of it. None quantizes all that can be and reports.
+        search_cache: Folder for what a search measured, so that the next one need not; None is the user's cache.
         targets: Where it will run.
         camera: What the network was trained on; None leaves its inputs as they are.
         resize: How a frame of another size is fitted.
@@ -58,7 +60,9 @@ class BuildOptions:
     precision: Precision = "fp32"
     calibration_data: Path | None = None
     calibration_frames: int = 128
-    calibration_method: Method = "percentile"
+    calibration_method: Method | None = None
+    max_accuracy_drop: float | None = None
+    search_cache: Path | None = None
     targets: tuple[Target, ...] = ("cpu",)
     camera: CameraInput | None = None
     resize: Literal["letterbox", "stretch"] = "letterbox"

@@ -13,8 +13,8 @@ from build_engine.frames import Samples
 from build_engine.fuse import FuseReport
 from build_engine.fuse.verify import Verification
 from build_engine.load import Loaded
+from build_engine.lowered import Lowered
 from build_engine.options import BuildOptions
-from build_engine.quantize import Core
 from engine.manifest import DetectionPostprocessing, Precision, Preprocessing, Target
 from engine.tensors import TensorSpec
 
@@ -64,7 +64,7 @@ class Built:
         fusion: What the fuser did.
         verification: How far the fused graph is from the unfused one.
         graphs: What the bundle holds; the first that names a target serves it, the last is the float graph.
-        core: Where lower precision is borne; None for FP32.
+        lowered: How precision was lowered; None for FP32.
         accuracy: Per graph, the float graph first.
         compiled: Plans: those of the bundle and those for comparison.
         latency: On this machine's CPU.
@@ -85,7 +85,7 @@ class Built:
     fusion: FuseReport
     verification: Verification
     graphs: tuple[Graph, ...]
-    core: Core | None
+    lowered: Lowered | None
     accuracy: tuple[Accuracy, ...]
     compiled: tuple[Compiled, ...]
     latency: tuple[Latency, ...]

@@ -22,7 +22,7 @@ from build_engine.graph import dimensions, feeds, random_inputs, serialize, tens
 from build_engine.load import load_model, parse_source
 from build_engine.options import COMPILED_HERE, BuildOptions
 from build_engine.outcome import FLOAT, UNFUSED, Built, Graph
-from build_engine.precisions import graphs_of
+from build_engine.precisions import lower
 from build_engine.progress import Progress, Silent, counter
 from build_engine.quantize import CPU_INT8, fused_arithmetic
 from build_engine.quantize.core import with_node_names
@@ -75,7 +75,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     with counter(said, "Verifying against the unfused graph", len(cases)) as tell:
         verification = verify.check_fusion(trained, float_model, cases, options.tolerance, tell)
 
-    core, graphs = graphs_of(options, float_model, fused_arithmetic(fused.report), samples, said)
+    lowered, graphs = lower(options, float_model, fused_arithmetic(fused.report), samples, postprocessing, metric, said)
     evaluated = (
         samples.spread(options.evaluation_frames)
         if samples
@@ -100,7 +100,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
         fusion=fused.report,
         verification=verification,
         graphs=graphs,
-        core=core,
+        lowered=lowered,
         accuracy=accuracies,
         compiled=compiled,
         latency=latency,

@@ -2,86 +2,227 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import onnx
 
-from build_engine.frames import Samples
-from build_engine.graph import serialize
+from build_engine.errors import BuildError
+from build_engine.frames import FEW_FRAMES, Samples
+from build_engine.graph import feeds, serialize
+from build_engine.lowered import Lowered
 from build_engine.options import NVIDIA_TARGETS, BuildOptions
 from build_engine.outcome import FLOAT, Graph
 from build_engine.progress import Progress
 from build_engine.quantize import (
     CPU_INT8,
     TENSORRT_INT8,
-    Core,
-    Ranges,
+    Choice,
+    Found,
+    Judge,
+    Metric,
+    Noise,
+    Quantizer,
     Recipe,
+    Search,
+    Store,
+    best_choice,
     calibrate,
     half_tensors,
+    layer_errors,
     lower_precision_core,
     to_fp16,
-    to_int8,
 )
-from build_engine.quantize.int8 import quantized_nodes, quantized_tensors
-from engine.manifest import Target
+from build_engine.quantize.fp16 import half_nodes
+from build_engine.quantize.int8 import VNNI
+from build_engine.quantize.quantizer import units
+from build_engine.quantize.store import default_folder
+from engine.cpu import cpu_features, missing_features
+from engine.manifest import DetectionPostprocessing, Target
+
+NOISE_SAMPLES = 8
 
 
-def graphs_of(
+@dataclass(frozen=True)
+class Lowering:
+    """What it takes to lower a network's precision.
+
+    Attributes:
+        options: Precision, targets, budget.
+        model: The fused float graph, every node named.
+        arithmetic: Nodes that the fuser made of arithmetic alone.
+        samples: Calibration data; INT8 and a budget need it.
+        postprocessing: For detectors.
+        metric: The user's.
+        progress: Told about every step.
+    """
+
+    options: BuildOptions
+    model: onnx.ModelProto
+    arithmetic: frozenset[str]
+    samples: Samples | None
+    postprocessing: DetectionPostprocessing | None
+    metric: Callable[..., Mapping[str, float]] | None
+    progress: Progress
+
+    def run(self) -> tuple[Lowered | None, tuple[Graph, ...]]:
+        """The graph of each recipe that a target asks for, then the float graph, which serves them all.
+
+        Returns:
+            How precision was lowered (None for FP32), and the graphs in the bundle's order.
+
+        Raises:
+            BuildError: Nothing in the network bears lower precision, a tensor holds a NaN, or the budget cannot be
+                kept.
+        """
+        targets = tuple(dict.fromkeys(self.options.targets))
+        nvidia = tuple(target for target in targets if target in NVIDIA_TARGETS)
+        cpu = tuple(target for target in targets if target == "cpu")
+        lowered: Lowered | None = None
+        graphs: list[Graph] = []
+        if self.options.precision == "int8":
+            lowered, graphs = self._int8(cpu, nvidia)
+        if self.options.precision == "fp16":
+            if cpu:
+                self.progress.note("CPUs compute FP16 slower than FP32: target cpu is served by the float graph")
+            lowered, graphs = self._fp16(nvidia)
+        graphs.append(Graph(FLOAT, "fp32", targets, self.model, serialize(self.model)))
+        return lowered, tuple(graphs)
+
+    def _int8(self, cpu: tuple[Target, ...], nvidia: tuple[Target, ...]) -> tuple[Lowered, list[Graph]]:
+        samples = self._samples()
+        core = lower_precision_core(self.model, self.arithmetic)
+        wanted = [(recipe, targets) for recipe, targets in ((CPU_INT8, cpu), (TENSORRT_INT8, nvidia)) if targets]
+        recipes = [recipe for recipe, _ in wanted]
+        if cpu and (absent := missing_features(VNNI, cpu_features())):
+            self.progress.note(
+                f"this processor has none of {absent[0].replace('|', ', ')}: INT8 products saturate here, so accuracy "
+                "is measured lower, and INT8 runs slower, than on a processor that has one"
+            )
+        quantizer = Quantizer(self.model, core, samples.inputs, recipes, self.progress)
+        store = self._store()
+        noise = Noise(self.model, core, samples.spread(NOISE_SAMPLES), store)
+        choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress)
+        found, judge = None, None
+        if (budget := self.options.max_accuracy_drop) is not None:
+            judge = self._judge(samples, store)
+
+            def graphs(kept: frozenset[str]) -> dict[str, onnx.ModelProto]:
+                chosen = choice.without(kept)
+                return {recipe.name: quantizer.graph(chosen, recipe) for recipe in recipes}
+
+            found = self._search(core.weighted, graphs, judge, noise, store, budget)
+            choice = choice.without(found.kept)
+        made = [self._graph(quantizer, choice, recipe, targets, found) for recipe, targets in wanted]
+        taps = {unit: self._output(members) for unit, members in quantizer.units.items()}
+        reference = quantizer.reference(choice)
+        errors = {
+            graph.name: layer_errors(reference, graph.model, taps, samples.spread(NOISE_SAMPLES)) for graph in made
+        }
+        lowered = Lowered(core, choice, tried, found, budget, judge.says if judge else None, errors)
+        return lowered, made
+
+    def _graph(
+        self, quantizer: Quantizer, choice: Choice, recipe: Recipe, targets: tuple[Target, ...], found: Found | None
+    ) -> Graph:
+        core = quantizer.core
+        rest = "FP16" if recipe.rest_in_half else "FP32"
+        kept = dict.fromkeys(core.last, f"a last layer, {rest}: its output is read by the decoding")
+        if recipe.first_in_float:
+            kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
+        for unit in choice.float_units:
+            share = f" (noise alone {found.sensitivity[unit]:.4f})" if found and unit in found.sensitivity else ""
+            kept[unit] = f"INT8 costs too much accuracy here{share}: {rest}"
+        model = quantizer.graph(choice, recipe)
+        nodes = quantizer.integer_nodes(choice, recipe)
+        return Graph(recipe.name, "int8", targets, model, serialize(model), nodes, kept)
+
+    def _fp16(self, nvidia: tuple[Target, ...]) -> tuple[Lowered, list[Graph]]:
+        core = lower_precision_core(self.model, self.arithmetic)
+        if not nvidia:
+            return Lowered(core), []
+        seen = None
+        if self.samples:
+            seen = calibrate(self.model, half_tensors(self.model, core), self.samples.inputs, self.progress)
+        members = units(self.model, core) | {name: (name,) for name in core.last}
+        able, _ = half_nodes(self.model, core, seen or {})
+        layers = [name for name in members if name in able]
+
+        def graphs(kept: frozenset[str]) -> dict[str, onnx.ModelProto]:
+            apart = {node for unit in kept for node in members[unit]}
+            return {"trt-fp16": to_fp16(self.model, core, seen, apart).model}
+
+        found, judge, apart = None, None, dict[str, str]()
+        if (budget := self.options.max_accuracy_drop) is not None:
+            samples, store = self._samples(), self._store()
+            judge = self._judge(samples, store)
+            noise = Noise(self.model, core, samples.spread(NOISE_SAMPLES), store)
+            found = self._search(layers, graphs, judge, noise, store, budget)
+            apart = {
+                node: f"FP16 costs too much accuracy here (noise alone {found.sensitivity[unit]:.4f})"
+                for unit in found.kept
+                for node in members[unit]
+            }
+        half = to_fp16(self.model, core, seen, apart)
+        kept = half.kept_float | apart
+        done = tuple(name for name in (*core.weighted, *core.between, *core.last) if name not in kept)
+        graph = Graph("trt-fp16", "fp16", nvidia, half.model, serialize(half.model), done, kept)
+        return Lowered(core, None, (), found, budget, judge.says if judge else None), [graph]
+
+    def _search(
+        self,
+        layers: tuple[str, ...] | list[str],
+        graphs: Callable[[frozenset[str]], Mapping[str, onnx.ModelProto]],
+        judge: Judge,
+        noise: Noise,
+        store: Store,
+        budget: float,
+    ) -> Found:
+        return Search(
+            layers,
+            graphs,
+            judge,
+            noise,
+            budget,
+            self.options.precision.upper(),
+            store,
+            self.progress,
+        ).run()
+
+    def _judge(self, samples: Samples, store: Store) -> Judge:
+        metric = None
+        if self.metric is not None and self.options.metric is not None:
+            name = feeds(self.model)[0].name
+            metric = Metric(self.options.metric, self.metric, self.options.metric_args, name)
+        some = samples.spread(self.options.evaluation_frames)
+        return Judge(serialize(self.model), some, self.postprocessing, metric, store, self.progress)
+
+    def _store(self) -> Store:
+        return Store(self.options.search_cache or default_folder(), self.progress)
+
+    def _samples(self) -> Samples:
+        if self.samples is None:
+            raise BuildError(
+                "an accuracy budget needs frames to measure on",
+                remedy=f"add --calibration-data DIR with {FEW_FRAMES} to 500 varied frames (no labels needed)",
+            )
+        return self.samples
+
+    def _output(self, members: tuple[str, ...]) -> str:
+        """The activation that a unit leaves behind."""
+        last = next(node for node in self.model.graph.node if node.name == members[-1])
+        return str(last.output[0])
+
+
+def lower(
     options: BuildOptions,
     model: onnx.ModelProto,
     arithmetic: frozenset[str],
     samples: Samples | None,
+    postprocessing: DetectionPostprocessing | None,
+    metric: Callable[..., Any] | None,
     progress: Progress,
-) -> tuple[Core | None, tuple[Graph, ...]]:
-    """The graph of each recipe that a target asks for, then the float graph, which serves them all.
-
-    Args:
-        options: Precision, targets and calibration method.
-        model: The fused graph, every node named.
-        arithmetic: Nodes that the fuser made of arithmetic alone.
-        samples: Calibration data; INT8 needs it.
-        progress: Told about every calibration sample.
-
-    Returns:
-        Where lower precision is borne (None for FP32), and the graphs in the bundle's order.
-
-    Raises:
-        BuildError: Nothing in the network bears lower precision, or a tensor holds a NaN.
-    """
-    nvidia = tuple(target for target in options.targets if target in NVIDIA_TARGETS)
-    cpu = tuple(target for target in options.targets if target == "cpu")
-    graphs: list[Graph] = []
-    core = lower_precision_core(model, arithmetic) if options.precision != "fp32" else None
-    if core and options.precision == "int8" and samples:
-        wanted = [(recipe, targets) for recipe, targets in ((CPU_INT8, cpu), (TENSORRT_INT8, nvidia)) if targets]
-        watched = dict.fromkeys(
-            name for recipe, _ in wanted for name in quantized_tensors(model, quantized_nodes(model, core, recipe))
-        )
-        ranges = calibrate(model, tuple(watched), samples.inputs, progress)
-        graphs += [_int8(options, model, core, ranges, recipe, targets) for recipe, targets in wanted]
-    if core and options.precision == "fp16":
-        if cpu:
-            progress.note("CPUs compute FP16 slower than FP32: target cpu is served by the float graph")
-        if nvidia:
-            seen = calibrate(model, half_tensors(model, core), samples.inputs, progress) if samples else None
-            half = to_fp16(model, core, seen)
-            done = tuple(n for n in (*core.weighted, *core.between, *core.last) if n not in half.kept_float)
-            graphs.append(Graph("trt-fp16", "fp16", nvidia, half.model, serialize(half.model), done, half.kept_float))
-    graphs.append(Graph(FLOAT, "fp32", tuple(dict.fromkeys(options.targets)), model, serialize(model)))
-    return core, tuple(graphs)
-
-
-def _int8(
-    options: BuildOptions,
-    model: onnx.ModelProto,
-    core: Core,
-    ranges: Ranges,
-    recipe: Recipe,
-    targets: tuple[Target, ...],
-) -> Graph:
-    quantized = to_int8(model, core, ranges, recipe, options.calibration_method)
-    kept = dict.fromkeys(core.last, "a last layer: its output is read by the decoding")
-    if recipe.first_in_float:
-        kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
-    return Graph(
-        recipe.name, "int8", targets, quantized, serialize(quantized), quantized_nodes(model, core, recipe), kept
-    )
+) -> tuple[Lowered | None, tuple[Graph, ...]]:
+    """Lower a network's precision as the options say (see `Lowering`)."""
+    return Lowering(options, model, arithmetic, samples, postprocessing, metric, progress).run()

@@ -43,6 +43,8 @@ class Range:
 
 
 Ranges = Mapping[str, Range]
+Limits = Mapping[str, tuple[float, float]]
+"""Lowest and highest value that 8 bits cover, by the name of a tensor."""
 
 
 def calibrate(
@@ -112,6 +114,11 @@ def choose(seen: Range, method: Method, *, symmetric: bool) -> tuple[float, floa
         top = _METHODS[method](np.abs(seen.values), 0.0, top, LEVELS // 2 - 1)[1]
         return -top, top
     return _METHODS[method](seen.values, low, high, LEVELS - 1)
+
+
+def choose_limits(ranges: Ranges, method: Method, *, symmetric: bool) -> dict[str, tuple[float, float]]:
+    """The range that 8 bits should cover, for every tensor (see `choose`)."""
+    return {name: choose(seen, method, symmetric=symmetric) for name, seen in ranges.items()}
 
 
 def _max(_values: Values, low: float, high: float, _steps: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,19 +49,30 @@ def half_tensors(model: onnx.ModelProto, core: Core) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in around if name in floats))
 
 
-def to_fp16(model: onnx.ModelProto, core: Core, ranges: Ranges | None = None) -> Half:
+def to_fp16(
+    model: onnx.ModelProto, core: Core, ranges: Ranges | None = None, float_nodes: Collection[str] = ()
+) -> Half:
     """Compute the core of a network in FP16; inputs, outputs and decoding stay in FP32.
-
-    A tensor is cast once where it enters the core and once where it leaves it, so nothing outside is rounded.
 
     Args:
         model: The fused float graph, every node named, with inferred shapes.
         core: Where lower precision is borne.
         ranges: What the tensors of `half_tensors` were seen to hold; a layer that would overflow stays in FP32.
+        float_nodes: Nodes to leave in FP32 all the same.
+    """
+    half, kept = half_nodes(model, core, ranges or {})
+    return Half(cast_nodes(model, half - set(float_nodes)), kept)
+
+
+def cast_nodes(model: onnx.ModelProto, half: Collection[str]) -> onnx.ModelProto:
+    """Compute some nodes in FP16. A tensor is cast once where it enters them and once where it leaves them.
+
+    Args:
+        model: A graph, every node named.
+        half: Names of the nodes.
     """
     typed = onnx.shape_inference.infer_shapes(model)
     floats = _floats(typed)
-    half, kept = _half_nodes(typed, core, ranges or {})
     produced = {name for node in typed.graph.node if node.name in half for name in node.output if name in floats}
     fresh = _Casts(typed, floats)
     for node in typed.graph.node:
@@ -76,7 +88,7 @@ def to_fp16(model: onnx.ModelProto, core: Core, ranges: Ranges | None = None) ->
                 copy.output[index] = fresh.leave(name)
         fresh.nodes.append(copy)
         fresh.flush()
-    return Half(fresh.finish(), kept)
+    return fresh.finish()
 
 
 def _floats(model: onnx.ModelProto) -> set[str]:
@@ -85,7 +97,14 @@ def _floats(model: onnx.ModelProto) -> set[str]:
     return floats | {name for name, array in constants(model).items() if array.dtype == np.float32}
 
 
-def _half_nodes(model: onnx.ModelProto, core: Core, ranges: Ranges) -> tuple[set[str], dict[str, str]]:
+def half_nodes(model: onnx.ModelProto, core: Core, ranges: Ranges) -> tuple[set[str], dict[str, str]]:
+    """Nodes of the core that bear FP16, and why the others do not.
+
+    Args:
+        model: The fused float graph.
+        core: Where lower precision is borne.
+        ranges: What the tensors of `half_tensors` were seen to hold.
+    """
     weights = constants(model)
     members = {*core.weighted, *core.between, *core.last}
     half: set[str] = set()

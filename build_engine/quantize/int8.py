@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,12 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from build_engine.graph import constants
-from build_engine.quantize.calibration import Method, Ranges, choose
+from build_engine.quantize.calibration import Limits
 from build_engine.quantize.core import WEIGHTED, Core, downstream
+
+VNNI = ("avx_vnni|avx512_vnni|neon_dotprod",)
+"""What the CPU's graph assumes. x86 processors without these multiply U8 by S8 into saturating 16 bits, and the graph
+computes other numbers."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Recipe:
         symmetric: Whether activations have no zero point.
         between: Operators between weighted layers that run on integers too.
         first_in_float: Whether the layer that reads the image stays in float.
+        rest_in_half: Whether layers of the core that are not INT8 are FP16, since the runtime has fast kernels for it.
         options: What else ONNX Runtime's quantizer is told.
     """
 
@@ -36,6 +41,7 @@ class Recipe:
     symmetric: bool
     between: frozenset[str]
     first_in_float: bool
+    rest_in_half: bool
     options: Mapping[str, Any]
 
 
@@ -65,6 +71,7 @@ CPU_INT8 = Recipe(
         }
     ),
     first_in_float=True,
+    rest_in_half=False,
     options={"WeightSymmetric": True},
 )
 """ONNX Runtime's: unsigned activations times signed weights is what a CPU's dot-product instructions compute. They
@@ -76,6 +83,7 @@ TENSORRT_INT8 = Recipe(
     symmetric=True,
     between=frozenset({"Add"}),
     first_in_float=False,
+    rest_in_half=True,
     options={
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
@@ -119,19 +127,17 @@ def quantized_tensors(model: onnx.ModelProto, nodes: tuple[str, ...]) -> tuple[s
 def to_int8(
     model: onnx.ModelProto,
     core: Core,
-    ranges: Ranges,
+    limits: Limits,
     recipe: Recipe,
-    method: Method,
-    float_nodes: tuple[str, ...] = (),
+    float_nodes: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Quantize the core of a network.
 
     Args:
         model: The fused float graph, opset 13 or newer, every node named.
         core: Where lower precision is borne.
-        ranges: What the tensors of `quantized_tensors` were seen to hold.
+        limits: The range that 8 bits cover, for every tensor of `quantized_tensors` (see `choose_limits`).
         recipe: For which runtime.
-        method: How a range is chosen from what was seen.
         float_nodes: Nodes to leave in float all the same.
 
     Returns:
@@ -140,10 +146,10 @@ def to_int8(
     nodes = [name for name in quantized_nodes(model, core, recipe) if name not in float_nodes]
     source = onnx.shape_inference.infer_shapes(model)
     source.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")  # else it writes the model to disk for that
-    chosen = {}
-    for name, seen in ranges.items():
-        low, high = choose(seen, method, symmetric=recipe.symmetric)
-        chosen[name] = TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+    chosen = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in limits.items()
+    }
     kinds = {node.op_type for node in model.graph.node if node.name in nodes}
     root = logging.getLogger()
     disabled, root.disabled = root.disabled, True  # it says on the root logger what it decides

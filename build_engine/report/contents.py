@@ -111,13 +111,13 @@ def _cost_row(account: str, before: Cost, after: Cost) -> dict[str, Any]:
 
 
 def _quantization(built: Built) -> dict[str, Any] | None:
-    if built.core is None:
+    if built.lowered is None:
         return None
     return {
-        "method": built.options.calibration_method if built.options.precision == "int8" else None,
+        "method": str(built.lowered.choice) if built.lowered.choice else None,
         "samples": len(built.samples.inputs) if built.samples else 0,
         "skipped": list(built.samples.skipped) if built.samples else [],
-        "weighted_layers": len(built.core.weighted) + len(built.core.last),
+        "weighted_layers": len(built.lowered.core.weighted) + len(built.lowered.core.last),
         "integer_kernels": built.integer_kernels,
         "graphs": {
             graph.name: {"nodes": len(graph.low_precision_nodes), "kept_float": graph.kept_float}

@@ -15,6 +15,7 @@ from build_engine.quantize import (
     Method,
     Recipe,
     calibrate,
+    choose_limits,
     lower_precision_core,
     to_int8,
 )
@@ -28,7 +29,7 @@ def quantize(model: onnx.ModelProto, recipe: Recipe, method: Method = "percentil
     core = lower_precision_core(model)
     samples = [random_inputs(tensor_specs(feeds(model)), 1, seed) for seed in range(8)]
     ranges = calibrate(model, quantized_tensors(model, quantized_nodes(model, core, recipe)), samples, Silent())
-    return to_int8(model, core, ranges, recipe, method)
+    return to_int8(model, core, choose_limits(ranges, method, symmetric=recipe.symmetric), recipe)
 
 
 @pytest.mark.parametrize("recipe", [CPU_INT8, TENSORRT_INT8], ids=lambda recipe: recipe.name)

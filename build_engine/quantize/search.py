@@ -1,0 +1,191 @@
+"""As much lower precision as a budget of accuracy allows: which layers stay out, found by measurement."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from build_engine.errors import BuildError
+from build_engine.graph import serialize
+from build_engine.progress import Progress
+from build_engine.quantize.judge import Judge, Judgement
+from build_engine.quantize.noise import Noise
+from build_engine.quantize.store import Store
+
+RETURNS = 8
+"""Layers kept out that are tried inside again, one by one: the order by sensitivity is a good guess, not a proof."""
+
+Graphs = Callable[[frozenset[str]], Mapping[str, onnx.ModelProto]]
+"""The graph of every runtime, by name, with these layers kept out of the lower precision."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of graphs that was judged.
+
+    Attributes:
+        kept: How many layers stayed out.
+        drop: Points lost by the graph that lost most.
+        worst: Which graph, and which figure.
+    """
+
+    kept: int
+    drop: float
+    worst: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the search ended.
+
+    Attributes:
+        kept: Layers that stay out of the lower precision.
+        drop: Points lost, by the graph that lost most.
+        worst: Which graph, and which figure.
+        sensitivity: Noise that a layer alone makes in the lower precision, all others in float, by layer; empty where
+            nothing had to be kept out.
+        judgements: Per graph.
+        trials: Everything that was judged, in order.
+    """
+
+    kept: frozenset[str]
+    drop: float
+    worst: str
+    sensitivity: Mapping[str, float]
+    judgements: Mapping[str, Judgement]
+    trials: tuple[Trial, ...]
+
+
+@dataclass
+class Search:
+    """Keeps the fewest layers out that a budget allows.
+
+    1. With every layer in lower precision, is the budget kept? Then there is nothing to search.
+    2. Each layer alone in lower precision makes some noise: the order in which layers are kept out.
+    3. Bisection finds how many of the noisiest have to stay out.
+    4. Of those, the least noisy are tried inside again, one by one.
+
+    Everything measured is kept in the store under what it was measured on, so a second search with another budget,
+    or one that was interrupted, repeats nothing.
+
+    Attributes:
+        layers: Names of the layers, in the network's order.
+        graphs: Makes the graphs.
+        judge: Says what a graph costs.
+        noise: Says how far a graph is from the float graph.
+        budget: Points that may be lost, in the figure and by the graph that lose most.
+        precision: For messages, `INT8` or `FP16`.
+        store: Where measurements are kept.
+        progress: Told how far the search is and how long it will take.
+    """
+
+    layers: Sequence[str]
+    graphs: Graphs
+    judge: Judge
+    noise: Noise
+    budget: float
+    precision: str
+    store: Store
+    progress: Progress
+    _trials: list[Trial] = field(default_factory=list)
+    _known: dict[frozenset[str], dict[str, Judgement]] = field(default_factory=dict)
+
+    def run(self) -> Found:
+        """Search.
+
+        Raises:
+            BuildError: Not even one layer can be in lower precision within the budget; the best reachable point and
+                what limits it are named.
+        """
+        started = time.perf_counter()
+        measured = self.store.measured
+        if self._fits(frozenset()):
+            return self._found(frozenset(), {})
+        fresh = self.store.measured > measured
+        self._announce(time.perf_counter() - started if fresh else 0.0)
+        sensitivity = self._sensitivity()
+        order = sorted(self.layers, key=lambda layer: (-sensitivity[layer], layer))
+        kept = self._return_some(self._bisect(order), sensitivity)
+        return self._found(kept, sensitivity)
+
+    def _announce(self, seconds_per_judgement: float) -> None:
+        judged = math.ceil(math.log2(len(self.layers) + 1)) + RETURNS
+        text = f"{self.precision} throughout loses {self._trials[-1].drop:.2f} points ({self._trials[-1].worst}), "
+        text += f"allowed are {self.budget:g}: searching which of {len(self.layers)} layers to keep out"
+        if seconds_per_judgement:
+            seconds = seconds_per_judgement * (judged + 0.3 * len(self.layers))
+            text += f"; {judged} judgements of {seconds_per_judgement:.1f} s and {len(self.layers)} shorter ones, "
+            text += f"about {max(1, round(seconds / 60))} min at most"
+        else:
+            text += "; what was measured before is reused"
+        self.progress.note(text)
+
+    def _sensitivity(self) -> dict[str, float]:
+        everything = frozenset(self.layers)
+        found = {}
+        with self.progress.step("Measuring each layer alone", len(self.layers)) as advance:
+            for layer in self.layers:
+                found[layer] = max(self.noise(model) for model in self.graphs(everything - {layer}).values())
+                advance()
+        return found
+
+    def _bisect(self, order: Sequence[str]) -> list[str]:
+        """The fewest of the first layers of an order that have to stay out."""
+        low, high = 0, len(order)  # `low` of them do not suffice; `high` would leave nothing
+        with self.progress.step("Judging how many to keep out", math.ceil(math.log2(len(order) + 1))) as advance:
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._fits(frozenset(order[:middle])):
+                    high = middle
+                else:
+                    low = middle
+                advance()
+        if high == len(order):
+            self._give_up(order)
+        return list(order[:high])
+
+    def _return_some(self, kept: list[str], sensitivity: Mapping[str, float]) -> frozenset[str]:
+        candidates = sorted(kept, key=lambda layer: sensitivity[layer])[:RETURNS]
+        inside = set(kept)
+        with self.progress.step("Trying layers inside again", len(candidates)) as advance:
+            for layer in candidates:
+                if len(inside) > 1 and self._fits(frozenset(inside - {layer})):
+                    inside.discard(layer)
+                advance()
+        return frozenset(inside)
+
+    def _fits(self, kept: frozenset[str]) -> bool:
+        judged = {name: self.judge(name, serialize(model)) for name, model in self.graphs(kept).items()}
+        self._known[kept] = judged
+        drop, worst = worst_of(judged)
+        self._trials.append(Trial(len(kept), drop, worst))
+        return drop <= self.budget
+
+    def _found(self, kept: frozenset[str], sensitivity: Mapping[str, float]) -> Found:
+        drop, worst = worst_of(self._known[kept])
+        return Found(kept, drop, worst, dict(sensitivity), self._known[kept], tuple(self._trials))
+
+    def _give_up(self, order: Sequence[str]) -> None:
+        best = min(self._trials, key=lambda trial: (trial.drop, trial.kept))
+        raise BuildError(
+            f"a drop of {self.budget:g} points cannot be kept in {self.precision}: the best reachable point is "
+            f"{best.drop:.3g} points with {len(order) - best.kept} of {len(order)} layers in {self.precision}; "
+            f"what limits it is {best.worst}, and the most sensitive layers are {', '.join(order[:3])}",
+            remedy=f"allow it with --max-accuracy-drop {_round_up(best.drop)}, give more or more varied frames to "
+            "--calibration-data, or build with --precision fp16 or fp32; nothing was written, and what was measured is "
+            "kept for the next try",
+        )
+
+
+def worst_of(judged: Mapping[str, Judgement]) -> tuple[float, str]:
+    """The largest drop of several graphs, and where it is."""
+    name = max(judged, key=lambda one: judged[one].drop)
+    return judged[name].drop, f"{judged[name].worst} of {name}"
+
+
+def _round_up(drop: float) -> str:
+    return f"{math.ceil(drop * 100 + 1e-9) / 100:g}" if math.isfinite(drop) else "100"

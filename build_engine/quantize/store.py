@@ -1,0 +1,75 @@
+"""Measurements that outlive a build: a second search, or one that was interrupted, begins where the first one ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from build_engine.progress import Progress
+
+
+def default_folder() -> Path:
+    """`$XDG_CACHE_HOME/monocoque/precision`, or the same under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monocoque" / "precision"
+
+
+class Store:
+    """Figures by what they were measured on: a file per measurement, there completely or not at all.
+
+    Args:
+        folder: Where; made when the first measurement is kept. None keeps nothing.
+        progress: Told once if the folder cannot be written: a search goes on without it.
+    """
+
+    def __init__(self, folder: Path | None, progress: Progress) -> None:
+        self._folder, self._progress = folder, progress
+        self.found = 0
+        self.measured = 0
+
+    def get(self, key: str) -> dict[str, float] | None:
+        """What was measured under this key before; None where nothing was, or where its file was damaged."""
+        if self._folder is None:
+            return None
+        try:
+            content = json.loads((self._folder / f"{key}.json").read_bytes())
+            figures = {str(name): float(value) for name, value in content.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return None
+        self.found += 1
+        return figures
+
+    def put(self, key: str, figures: dict[str, float]) -> None:
+        """Keep a measurement."""
+        self.measured += 1
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=".", delete=False) as file:
+                scratch = Path(file.name)
+                try:
+                    json.dump(figures, file)
+                    file.close()
+                    scratch.replace(self._folder / f"{key}.json")
+                except BaseException:
+                    scratch.unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            self._progress.note(
+                f"measurements cannot be kept in {self._folder}: {error.strerror}; the search goes on, but an "
+                "interrupted one would start over (--search-cache names another folder)"
+            )
+            self._folder = None
+
+
+def digest(*parts: bytes | str) -> str:
+    """One key for everything that a measurement depends on."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "little"))
+        total.update(data)
+    return total.hexdigest()

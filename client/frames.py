@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos.monocoque.v1 import camera_pb2
 
-Encoding = Literal["jpeg", "png", "rgb8", "bgr8", "gray8", "nv12", "yuyv"]
+Encoding = Literal[
+    "jpeg", "png", "rgb8", "bgr8", "gray8", "nv12", "yuyv",
+    "gray16", "bayer_rggb8", "bayer_rggb12", "bayer_rggb12p", "bayer_rggb16", "h264", "h265",
+]  # fmt: skip
 """How pixel bytes are laid out; `protos/monocoque/v1/camera.proto` defines each."""
 
-ENCODINGS: tuple[Encoding, ...] = ("jpeg", "png", "rgb8", "bgr8", "gray8", "nv12", "yuyv")
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 """All of them, in the order of the proto file."""
 
 ColorMatrix = Literal["bt601", "bt709"]

@@ -51,8 +51,10 @@ class Preprocessing(_Section):
         value_range: `full` is 0 to 255; `limited` is 16 to 235.
         width: Columns of the network input.
         height: Rows of the network input.
-        resize: `letterbox` keeps the aspect ratio and fills the rest with `pad_value`; `stretch` does not.
-        kernel: Interpolation. `area` averages when it shrinks and is bilinear when it enlarges.
+        resize: `letterbox` keeps the aspect ratio and fills the rest with `pad_value`; `crop` keeps it and uses the
+            middle of the frame, `stretch` does not keep it.
+        kernel: Interpolation. `area` averages when it shrinks (`engine.preprocess.resize`) and is bilinear when it
+            enlarges.
         pad_value: Grey level of the fill.
     """
 
@@ -61,7 +63,7 @@ class Preprocessing(_Section):
     value_range: Literal["full", "limited"] = "full"
     width: int = Field(ge=1)
     height: int = Field(ge=1)
-    resize: Literal["letterbox", "stretch"] = "letterbox"
+    resize: Literal["letterbox", "stretch", "crop"] = "letterbox"
     kernel: Literal["area", "bilinear", "nearest", "bicubic"] = "area"
     pad_value: int = Field(default=114, ge=0, le=255)
 

@@ -7,17 +7,31 @@ from server.image_file import file_size
 
 FILE_ENCODINGS: frozenset[int] = frozenset({pb.ENCODING_JPEG, pb.ENCODING_PNG})
 """Image files: as long as they are; their real size is in their own header."""
-YUV_ENCODINGS: frozenset[int] = frozenset({pb.ENCODING_NV12, pb.ENCODING_YUYV})
+VIDEO_ENCODINGS: frozenset[int] = frozenset({pb.ENCODING_H264, pb.ENCODING_H265})
+"""Access units: as long as they are, and decoded in order; their real size is in their parameter sets."""
 
-BYTES_PER_PIXEL: dict[int, int] = {
-    pb.ENCODING_RGB8: 3,
-    pb.ENCODING_BGR8: 3,
-    pb.ENCODING_GRAY8: 1,
-    pb.ENCODING_NV12: 1,
-    pb.ENCODING_YUYV: 2,
+BITS_PER_PIXEL: dict[int, int] = {
+    pb.ENCODING_RGB8: 24,
+    pb.ENCODING_BGR8: 24,
+    pb.ENCODING_GRAY8: 8,
+    pb.ENCODING_GRAY16: 16,
+    pb.ENCODING_NV12: 8,
+    pb.ENCODING_YUYV: 16,
+    pb.ENCODING_BAYER_RGGB8: 8,
+    pb.ENCODING_BAYER_RGGB12: 16,
+    pb.ENCODING_BAYER_RGGB12P: 12,
+    pb.ENCODING_BAYER_RGGB16: 16,
 }
 """Of the first plane."""
-ENCODINGS = FILE_ENCODINGS | BYTES_PER_PIXEL.keys()
+RAW_ENCODINGS = frozenset(BITS_PER_PIXEL)
+ENCODINGS = FILE_ENCODINGS | VIDEO_ENCODINGS | RAW_ENCODINGS
+_BAYER = frozenset(
+    {pb.ENCODING_BAYER_RGGB8, pb.ENCODING_BAYER_RGGB12, pb.ENCODING_BAYER_RGGB12P, pb.ENCODING_BAYER_RGGB16}
+)
+_PAIRS_COLUMNS = _BAYER | {pb.ENCODING_NV12, pb.ENCODING_YUYV}
+_PAIRS_ROWS = _BAYER | {pb.ENCODING_NV12}
+SMALLEST_MOSAIC = 4
+"""Pixels of a side that interpolating a mosaic needs."""
 ROW_ALIGNMENT_BYTES = 256
 """Padding that the frame limit leaves room for; no camera driver aligns rows to more."""
 
@@ -30,7 +44,7 @@ def encoding_name(encoding: int) -> str:
 
 def row_bytes(encoding: int, width: int) -> int:
     """Bytes of one row of the first plane, without padding."""
-    return BYTES_PER_PIXEL[encoding] * width
+    return BITS_PER_PIXEL[encoding] * width // 8
 
 
 def raw_bytes(encoding: int, width: int, height: int, stride_bytes: int) -> int:
@@ -51,10 +65,12 @@ def check_geometry(encoding: int, width: int, height: int) -> str | None:
         return f"encoding {encoding_name(encoding)} is not known; known are {names}"
     if width == 0 or height == 0:
         return f"{width}x{height} has no pixels"
-    if encoding in YUV_ENCODINGS and width % 2:
+    if encoding in _PAIRS_COLUMNS and width % 2:
         return f"{encoding_name(encoding)} pairs columns, so a width of {width} must be even"
-    if encoding == pb.ENCODING_NV12 and height % 2:
-        return f"NV12 pairs rows, so a height of {height} must be even"
+    if encoding in _PAIRS_ROWS and height % 2:
+        return f"{encoding_name(encoding)} pairs rows, so a height of {height} must be even"
+    if encoding in _BAYER and min(width, height) < SMALLEST_MOSAIC:
+        return f"a mosaic of {width}x{height} is too small; {SMALLEST_MOSAIC}x{SMALLEST_MOSAIC} is the smallest"
     return None
 
 
@@ -85,6 +101,8 @@ def check_frame(header: pb.FrameHeader, pixel_bytes: memoryview, camera: pb.Came
         )
     if header.encoding in FILE_ENCODINGS:
         return _check_file(header, pixel_bytes)
+    if header.encoding in VIDEO_ENCODINGS:
+        return None if len(pixel_bytes) else f"the {encoding_name(header.encoding)} access unit is empty"
     return _check_raw(header, pixel_bytes)
 
 

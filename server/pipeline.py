@@ -11,11 +11,11 @@ from engine.allocate import TensorSlots
 from engine.errors import RunFailed
 from engine.manifest import DetectionPostprocessing, Manifest, Preprocessing
 from engine.postprocess import Detections, detections
-from engine.preprocess import Placement, resize_into
+from engine.preprocess import Placement
 from engine.runtime import Runtime
 from protos.monocoque.v1 import result_pb2 as pb
 from server.answers import AnswerWriter
-from server.decode import DecodeFailed, Image, decode
+from server.decode import Decoded, DecodeFailed, decode
 from server.frames import TORN, Answer, Frame
 from server.scheduler import is_late
 
@@ -28,6 +28,7 @@ class _Entry:
 
     frame: Frame
     placement: Placement
+    damage: str
 
 
 class Pipeline:
@@ -75,35 +76,35 @@ class Pipeline:
             answers.extend(self._infer(launch))
         return answers
 
-    def _decode(self, frames: Sequence[Frame], answers: list[Answer]) -> list[tuple[Frame, Image]]:
+    def _decode(self, frames: Sequence[Frame], answers: list[Answer]) -> list[tuple[Frame, Decoded]]:
         """Images of the frames that can be decoded; the others are answered."""
-        decoded: list[tuple[Frame, Image]] = []
+        decoded: list[tuple[Frame, Decoded]] = []
         for frame in frames:
             frame.ledger.selected = self._clock()
             try:
-                image = decode(frame.header, frame.pixels, self._preprocessing.color, self._preprocessing.value_range)
-                frame.decoded_bytes = image.nbytes
-                decoded.append((frame, image))
+                samples = decode(frame.header, frame.pixels, self._preprocessing)
+                frame.decoded_bytes = samples.nbytes
+                decoded.append((frame, samples))
             except DecodeFailed as error:
                 status, reason = ("torn", TORN) if frame.torn else ("failed", str(error))
                 answers.append(self._writer.without_numbers(frame, status, reason))
             frame.ledger.decoded = self._clock()
         return decoded
 
-    def _fill_input(self, decoded: list[tuple[Frame, Image]], answers: list[Answer]) -> list[_Entry]:
+    def _fill_input(self, decoded: list[tuple[Frame, Decoded]], answers: list[Answer]) -> list[_Entry]:
         """Write the network input; the images and the bytes they came from are not needed after that.
 
         An image may be a view of shared memory, so whether it was overwritten is known only now.
         """
         batched = self._clock()
         entries: list[_Entry] = []
-        for frame, image in decoded:
+        for frame, samples in decoded:
             frame.ledger.batched = batched
-            placement = resize_into(image, self._preprocessing, self._input[len(entries)])
+            placement = samples.write_into(self._input[len(entries)])
             if frame.torn:
                 answers.append(self._writer.without_numbers(frame, "torn", TORN))
             else:
-                entries.append(_Entry(frame, placement))
+                entries.append(_Entry(frame, placement, samples.damage))
             frame.release()
         return entries
 
@@ -139,7 +140,7 @@ class Pipeline:
     def _answer(self, position: int, entry: _Entry, batch_size: int) -> Answer:
         frame = entry.frame
         found: Detections | None = None
-        invalid = ""
+        invalid = entry.damage
         wanted: Sequence[str] = frame.camera.tensors
         if isinstance(self._postprocessing, DetectionPostprocessing):
             spec = frame.camera.spec
@@ -153,7 +154,7 @@ class Pipeline:
                 frame.camera.focal_px,
             )
             if not found.finite:
-                invalid = "a score, box or distance is not a finite number"
+                invalid = invalid or "a score, box or distance is not a finite number"
         else:
             wanted = tuple(self._outputs)
         tensors = [self._tensor(name, position) for name in wanted]

@@ -12,7 +12,7 @@ from server.answers import AnswerWriter, as_response, finish
 from server.clock import ClientClock, HostClock, declared
 from server.errors import OutOfOrder, RequestInvalid
 from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
-from server.layout import BYTES_PER_PIXEL, check_frame
+from server.layout import RAW_ENCODINGS, check_frame
 from server.ledger import Ledger
 from server.mailbox import Mailbox
 from server.metrics import Metrics
@@ -122,7 +122,7 @@ class Session:
             return
         if header.client_dropped:
             camera.metrics.client_dropped.inc(header.client_dropped)
-        if slot is not None and header.encoding not in BYTES_PER_PIXEL:
+        if slot is not None and header.encoding not in RAW_ENCODINGS:
             # What is parsed must not change between a check and its use; raw pixels may, they are only looked at.
             frame.pixels = memoryview(bytes(pixels))
         refused = (

@@ -26,7 +26,7 @@ class _EncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Encoding.Val
     ENCODING_UNSPECIFIED: _Encoding.ValueType  # 0
     """Not said; a frame with it is refused."""
     ENCODING_JPEG: _Encoding.ValueType  # 1
-    """A baseline or progressive JPEG file."""
+    """A JPEG file of 8 bits, grey or YCbCr: baseline, extended or progressive."""
     ENCODING_PNG: _Encoding.ValueType  # 2
     """A PNG file."""
     ENCODING_RGB8: _Encoding.ValueType  # 3
@@ -39,6 +39,24 @@ class _EncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Encoding.Val
     """A plane of luma, then a plane of interleaved U and V at half size each way."""
     ENCODING_YUYV: _Encoding.ValueType  # 7
     """Y0 U Y1 V: two pixels in four bytes."""
+    ENCODING_GRAY16: _Encoding.ValueType  # 8
+    """One little-endian 16-bit word of luma; 65535 is white."""
+    ENCODING_BAYER_RGGB8: _Encoding.ValueType  # 9
+    """A mosaic of single colours: even rows are R G R G ..., odd rows are G B G B ...; one byte each (V4L2 RGGB)."""
+    ENCODING_BAYER_RGGB12: _Encoding.ValueType  # 10
+    """The same in little-endian 16-bit words, of which the low 12 bits count; 4095 is white (V4L2 RG12)."""
+    ENCODING_BAYER_RGGB12P: _Encoding.ValueType  # 11
+    """The same, two samples of 12 bits in three bytes: the high 8 bits of the first, the high 8 bits of the second, then
+    the low 4 bits of both, the second's in the upper half (MIPI CSI-2 RAW12, V4L2 pRCC).
+    """
+    ENCODING_BAYER_RGGB16: _Encoding.ValueType  # 12
+    """The same in little-endian 16-bit words; 65535 is white (V4L2 RG16)."""
+    ENCODING_H264: _Encoding.ValueType  # 13
+    """One access unit of H.264, an Annex B byte stream with start codes; parameter sets come with each IDR picture.
+    Access units are sent in decoding order, each with the capture time of its own picture.
+    """
+    ENCODING_H265: _Encoding.ValueType  # 14
+    """The same of H.265."""
 
 class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
     """How the pixel bytes of a frame are laid out."""
@@ -46,7 +64,7 @@ class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
 ENCODING_UNSPECIFIED: Encoding.ValueType  # 0
 """Not said; a frame with it is refused."""
 ENCODING_JPEG: Encoding.ValueType  # 1
-"""A baseline or progressive JPEG file."""
+"""A JPEG file of 8 bits, grey or YCbCr: baseline, extended or progressive."""
 ENCODING_PNG: Encoding.ValueType  # 2
 """A PNG file."""
 ENCODING_RGB8: Encoding.ValueType  # 3
@@ -59,6 +77,24 @@ ENCODING_NV12: Encoding.ValueType  # 6
 """A plane of luma, then a plane of interleaved U and V at half size each way."""
 ENCODING_YUYV: Encoding.ValueType  # 7
 """Y0 U Y1 V: two pixels in four bytes."""
+ENCODING_GRAY16: Encoding.ValueType  # 8
+"""One little-endian 16-bit word of luma; 65535 is white."""
+ENCODING_BAYER_RGGB8: Encoding.ValueType  # 9
+"""A mosaic of single colours: even rows are R G R G ..., odd rows are G B G B ...; one byte each (V4L2 RGGB)."""
+ENCODING_BAYER_RGGB12: Encoding.ValueType  # 10
+"""The same in little-endian 16-bit words, of which the low 12 bits count; 4095 is white (V4L2 RG12)."""
+ENCODING_BAYER_RGGB12P: Encoding.ValueType  # 11
+"""The same, two samples of 12 bits in three bytes: the high 8 bits of the first, the high 8 bits of the second, then
+the low 4 bits of both, the second's in the upper half (MIPI CSI-2 RAW12, V4L2 pRCC).
+"""
+ENCODING_BAYER_RGGB16: Encoding.ValueType  # 12
+"""The same in little-endian 16-bit words; 65535 is white (V4L2 RG16)."""
+ENCODING_H264: Encoding.ValueType  # 13
+"""One access unit of H.264, an Annex B byte stream with start codes; parameter sets come with each IDR picture.
+Access units are sent in decoding order, each with the capture time of its own picture.
+"""
+ENCODING_H265: Encoding.ValueType  # 14
+"""The same of H.265."""
 Global___Encoding: _TypeAlias = Encoding  # noqa: Y015
 
 class _ColorMatrix:

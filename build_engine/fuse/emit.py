@@ -8,6 +8,7 @@ import onnx_ir as ir
 from build_engine.fuse.algebra import Convolution, TransposedConvolution
 from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cuts import Cut
+from build_engine.fuse.mapped import forget_pages
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.provenance import metadata_of
 from build_engine.fuse.realize import Plan, concatenated, needs_slice, parts, realization
@@ -236,7 +237,12 @@ def apply(graph: ir.Graph, chosen: list[Cut], options: FuseOptions) -> list[list
     """
     emitter = Emitter(graph, options)
     chosen.reverse()
-    return [emitter.replace(chosen.pop()) for _ in range(len(chosen))]
+    written = []
+    while chosen:
+        cut = chosen.pop()
+        written.append(emitter.replace(cut))
+        forget_pages(value for node in cut.nodes for value in node.inputs)
+    return written
 
 
 def _outside(leaves: Iterable[ir.Value]) -> list[ir.Node]:

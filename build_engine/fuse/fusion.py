@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import onnx
 import onnx_ir as ir
@@ -17,22 +18,25 @@ from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.prepare import prepare, tidy
 from build_engine.fuse.provenance import module_names, node_names
 from build_engine.fuse.report import FusedRegion, FuseReport, KeptRegion
+from build_engine.fuse.skeleton import skeleton
+
+Model = TypeVar("Model", onnx.ModelProto, ir.Model)
 
 
 @dataclass(frozen=True)
-class FuseResult:
+class FuseResult(Generic[Model]):
     """A fused model and the account of how it came about."""
 
-    model: onnx.ModelProto
+    model: Model
     report: FuseReport
 
 
 def fuse(
-    model: onnx.ModelProto,
+    model: Model,
     options: FuseOptions | None = None,
     *,
     progress: Callable[[str, int, int], None] | None = None,
-) -> FuseResult:
+) -> FuseResult[Model]:
     """Turns every linear region of a network into as few convolutions as are worth having.
 
     Structural re-parameterization of a network nobody described: branches, batch norms, scales and shortcuts
@@ -40,12 +44,13 @@ def fuse(
     included, stays as it is; see `build_engine.fuse.rules` for each operator's conditions.
 
     Args:
-        model: Any ONNX model in inference form; it is not changed.
+        model: Any ONNX model in inference form; it is not changed. As an `onnx_ir.Model` its weights may lie outside
+            memory: they are mapped while they are read, and new ones are computed when they are saved.
         options: The cost model. None means default.
         progress: Called with a step's name, the work done and the work in all.
 
     Returns:
-        The new model, with the same inputs and outputs, and the report.
+        The new model, of the type that was given, with the same inputs and outputs; and the report.
 
     Raises:
         BuildError: The model is invalid, too old (before operator set 11), or holds weights that are no finite
@@ -66,9 +71,9 @@ def fuse(
         kept.extend(kept_here)
     working.graph.sort()
     tidy(working)
-    fused = serialized(working, model)
+    after = finished(working, model)
     say("done", 2, 2)
-    return FuseResult(fused, FuseReport(tuple(regions), tuple(kept), before, count_graph(working.graph, options)))
+    return FuseResult(after, FuseReport(tuple(regions), tuple(kept), before, count_graph(working.graph, options)))
 
 
 def _fuse_graph(graph: ir.Graph, opset: int, options: FuseOptions) -> tuple[list[FusedRegion], tuple[KeptRegion, ...]]:
@@ -110,32 +115,27 @@ def _draft(cut: Cut, order: dict[ir.Node, int], options: FuseOptions) -> FusedRe
     )
 
 
-def serialized(working: ir.Model, original: onnx.ModelProto) -> onnx.ModelProto:
-    """The fused model as a protobuf that passes the checker and keeps the original's inputs and outputs."""
-    fused = ir.serde.serialize_model(working)
-    del fused.graph.output[:]
-    fused.graph.output.extend(original.graph.output)
+def finished(working: ir.Model, original: Model) -> Model:
+    """The working copy as the original's type, with its outputs' declared shapes.
+
+    Raises:
+        BuildError: It is not valid ONNX.
+    """
     try:
-        onnx.checker.check_model(_without_weights(fused))
+        onnx.checker.check_model(skeleton(working))
     except onnx.checker.ValidationError as error:
         raise BuildError(
             f"fusing wrote a model that is not valid ONNX: {str(error).strip()}",
             remedy="this is a defect of the fuser: build with fusion off, and report it with the model",
         ) from error
+    if isinstance(original, ir.Model):
+        for value, declared in zip(working.graph.outputs, original.graph.outputs, strict=True):
+            value.type, value.shape = declared.type, declared.shape
+        return working
+    fused = ir.serde.serialize_model(working)
+    del fused.graph.output[:]
+    fused.graph.output.extend(original.graph.output)
     return fused
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its weights as inputs: the checker would copy them twice."""
-    graph = onnx.GraphProto(name=model.graph.name, node=model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
-    for tensor in model.graph.initializer:
-        graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return onnx.ModelProto(
-        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
-    )
 
 
 def _silent(step: str, done: int, total: int) -> None:

@@ -7,12 +7,14 @@ from onnx_ir.passes import common
 
 from build_engine.errors import BuildError
 from build_engine.fuse.fold import fold_constants
+from build_engine.fuse.mapped import forget_pages
+from build_engine.fuse.skeleton import skeleton
 
 _ROUNDS = 8
 _OLDEST_OPSET = 11
 
 
-def prepare(model: onnx.ModelProto) -> ir.Model:
+def prepare(model: onnx.ModelProto | ir.Model) -> ir.Model:
     """A working copy in which everything constant is an initializer and every shape that can be known is.
 
     Functions are inlined, Constant nodes become initializers, shape arithmetic is computed, dead nodes go.
@@ -21,13 +23,13 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
         BuildError: The model is invalid, too old, or holds weights that are no finite numbers.
     """
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(skeleton(model))
     except onnx.checker.ValidationError as error:
         raise BuildError(
             f"the model is not valid ONNX: {str(error).strip()}",
             remedy="export it again, or run `onnx.checker.check_model` to see where it breaks the standard",
         ) from error
-    working = ir.serde.deserialize_model(model)
+    working = model.clone() if isinstance(model, ir.Model) else ir.serde.deserialize_model(model)
     opset = working.opset_imports.get("", _OLDEST_OPSET)
     if opset < _OLDEST_OPSET:
         raise BuildError(
@@ -66,6 +68,7 @@ def refuse_non_finite(model: ir.Model) -> None:
             continue
         array = tensor.numpy()
         finite = np.isfinite(array.astype(np.float32) if array.dtype.itemsize < 4 else array)
+        forget_pages([value])
         if not finite.all():
             where = tuple(int(i) for i in np.argwhere(~finite)[0])
             consumer = next(iter(value.consumers()), None)

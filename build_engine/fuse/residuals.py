@@ -8,8 +8,8 @@ wider convolutions: what that costs is reported, and whether it pays is for a me
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic
 
-import onnx
 import onnx_ir as ir
 
 from build_engine.fuse.algebra import Convolution, Form, NotExact, Reason, Window
@@ -17,7 +17,7 @@ from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cost import Cost, count_graph, is_constant
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.emit import Emitter
-from build_engine.fuse.fusion import serialized
+from build_engine.fuse.fusion import Model, finished
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.prepare import prepare, tidy
 from build_engine.fuse.rules.convolution import conv
@@ -31,23 +31,23 @@ _KEEPS_SIGN = frozenset(
 
 
 @dataclass(frozen=True)
-class ResidualResult:
+class ResidualResult(Generic[Model]):
     """A model without the shortcuts that could be removed.
 
     Args:
-        model: The new model.
+        model: The new model, of the type that was given.
         removed: Names of the additions that are gone.
         before: What the model cost with them.
         after: What it costs without.
     """
 
-    model: onnx.ModelProto
+    model: Model
     removed: tuple[str, ...]
     before: Cost
     after: Cost
 
 
-def remove_residuals(model: onnx.ModelProto, options: FuseOptions | None = None) -> ResidualResult:
+def remove_residuals(model: Model, options: FuseOptions | None = None) -> ResidualResult[Model]:
     """Turns every ``conv(relu(conv(x))) + shortcut(x)`` of a fused model into a plain chain, exactly.
 
     1. ``x`` is non-negative: it comes from a ReLU, or from something else that cannot be negative.
@@ -80,7 +80,7 @@ def remove_residuals(model: onnx.ModelProto, options: FuseOptions | None = None)
             break
     graph.sort()
     tidy(working)
-    return ResidualResult(serialized(working, model), tuple(removed), before, count_graph(graph, options))
+    return ResidualResult(finished(working, model), tuple(removed), before, count_graph(graph, options))
 
 
 def _reserve_and_merge(

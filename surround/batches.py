@@ -105,13 +105,15 @@ def targets(objects: Array, focal: float, size: tuple[int, int]) -> tuple[Array,
     return heat, weight, boxes, distance, share
 
 
-def _augment(cache: Cache, n: int, size: tuple[int, int], rng: np.random.Generator) -> tuple[
-    NDArray[np.uint8], Array, float, Array
-]:  # fmt: skip
+def _augment(
+    cache: Cache, n: int, size: tuple[int, int], rng: np.random.Generator, zooms: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], Array, float, Array]:
     """One augmented frame: image, objects, focal length in pixels and drivable share per cell."""
     width, height = size
-    # Small training frames show anything from the whole view to a crop at full resolution.
-    zoom = float(np.exp(rng.uniform(np.log(width / INPUT_SIZE[0]) - 0.25, 0.3)))
+    whole = np.log(width / INPUT_SIZE[0])
+    # Small training frames show anything from the whole view to a crop at full resolution, unless said otherwise.
+    least, most = (whole - 0.25, 0.3) if zooms is None else (whole + zooms[0], whole + zooms[1])
+    zoom = float(np.exp(rng.uniform(least, most)))
     flip = rng.random() < 0.5
     spare_x, spare_y = width - INPUT_SIZE[0] * zoom, height - INPUT_SIZE[1] * zoom
     shift_x, shift_y = spare_x * rng.random(), spare_y * rng.random()
@@ -144,18 +146,26 @@ def _augment(cache: Cache, n: int, size: tuple[int, int], rng: np.random.Generat
     inside = np.prod(high - low, axis=1) / np.maximum(full, 1e-6)
     objects[:, :2], objects[:, 2:4] = low, high
     tall = high[:, 1] - low[:, 1]
+    # A network for small frames is asked for what is small in them.
+    least_height_px = _LEAST_HEIGHT_PX * (1.0 if zooms is None else width / INPUT_SIZE[0])
     # Small and far objects are judged anew at this zoom; hidden ones stay ignored.
     hidden = (objects[:, 6] * inside < 0.4) | (objects[:, 5] < 1) | (objects[:, 5] > 80)
-    objects[:, 7] = hidden | (tall < _LEAST_HEIGHT_PX)
+    objects[:, 7] = hidden | (tall < least_height_px)
     objects = objects[inside > 0.02]
     return image, objects, float(cache.focal[n] * zoom), drivable[None]  # type: ignore[return-value]
 
 
-def draw_batch(cache: Cache, count: int, size: tuple[int, int], rng: np.random.Generator) -> Batch:
-    """An augmented batch of `count` frames of `size` (width, height), multiples of 32."""
+def draw_batch(
+    cache: Cache,
+    count: int,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    zooms: tuple[float, float] | None = None,
+) -> Batch:
+    """An augmented batch of `count` frames of `size` (width, height), multiples of 32; `surround.train.Phase.zoom`."""
     images, maps, roads = [], [], []
     for n in rng.integers(0, cache.frames, count):
-        image, objects, focal, drivable = _augment(cache, int(n), size, rng)
+        image, objects, focal, drivable = _augment(cache, int(n), size, rng, zooms)
         images.append(_photometric(image, rng))
         maps.append(targets(objects, focal, size))
         roads.append(drivable)

@@ -1,5 +1,7 @@
 """The network: re-parameterizable blocks in training form, and the deployed module with its decoding."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,8 @@ _LOG_DISTANCE = 2.7  # exp(2.7) = 15 m: where the distance head starts
 _LOG_SIZE = 1.0  # exp(1) cells = 22 px: where the size head starts
 
 
-def _conv_norm(inputs: int, outputs: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_norm(inputs: int, outputs: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution that keeps H / stride and W / stride, without bias, and its batch norm."""
     conv = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
@@ -23,10 +26,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.dense = _conv_norm(inputs, outputs, 3, stride)
-        self.point = _conv_norm(inputs, outputs, 1, stride)
+        self.dense = conv_norm(inputs, outputs, 3, stride)
+        self.point = conv_norm(inputs, outputs, 1, stride)
         same = inputs == outputs and stride == 1
-        self.depthwise = _conv_norm(inputs, outputs, 3, groups=inputs) if same else None
+        self.depthwise = conv_norm(inputs, outputs, 3, groups=inputs) if same else None
         self.identity = nn.BatchNorm2d(inputs) if same else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,18 +44,39 @@ def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(Block(inputs, outputs, 2), *(Block(outputs, outputs) for _ in range(blocks)))
 
 
+class Backbone(NamedTuple):
+    """From frames (N, 3, H, W) to features at strides 8, 16 and 32, whose channels are `channels`.
+
+    `stem` ends at stride 4; each part takes what the one before it gives.
+    """
+
+    stem: nn.Module
+    stage8: nn.Module
+    stage16: nn.Module
+    stage32: nn.Module
+    channels: tuple[int, int, int]
+
+
+def plain_backbone() -> Backbone:
+    """The reference model's: one 3x3 convolution per block once it is fused."""
+    return Backbone(
+        stem=nn.Sequential(Block(3, 16, 2), Block(16, 24, 2)),
+        stage8=_stage(24, 48, 1),
+        stage16=_stage(48, 96, 2),
+        stage32=_stage(96, 128, 2),
+        channels=(48, 96, 128),
+    )
+
+
 class SurroundNet(nn.Module):
     """Backbone to stride 32, features brought back to stride 8, heads for objects and drivable area."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone | None = None) -> None:
         super().__init__()
-        self.stem = nn.Sequential(Block(3, 16, 2), Block(16, 24, 2))
-        self.stage8 = _stage(24, 48, 1)
-        self.stage16 = _stage(48, 96, 2)
-        self.stage32 = _stage(96, 128, 2)
-        self.lateral32 = _conv_norm(128, 48, 1)
-        self.lateral16 = _conv_norm(96, 48, 1)
-        self.lateral8 = _conv_norm(48, 48, 1)
+        self.stem, self.stage8, self.stage16, self.stage32, channels = backbone or plain_backbone()
+        self.lateral32 = conv_norm(channels[2], 48, 1)
+        self.lateral16 = conv_norm(channels[1], 48, 1)
+        self.lateral8 = conv_norm(channels[0], 48, 1)
         self.merge16 = Block(48, 48)
         self.merge8 = Block(48, 48)
         self.object_features = Block(48, 64)
@@ -107,20 +131,20 @@ def decode_shape(shape: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
 class Deployed(nn.Module):
     """The network with peak decoding: what is exported, fused and served."""
 
-    def __init__(self, network: SurroundNet) -> None:
+    def __init__(self, network: SurroundNet, size: tuple[int, int] = INPUT_SIZE) -> None:
         super().__init__()
         self.network = network
-        self.rows, self.columns = INPUT_SIZE[1] // STRIDE, INPUT_SIZE[0] // STRIDE
+        self.rows, self.columns = size[1] // STRIDE, size[0] // STRIDE
         self.register_buffer("grid", cell_grid(self.rows, self.columns), persistent=False)
         self.grid: Tensor
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
-        """Detections and drivable area of normalised RGB frames (N, 3, 384, 640) float32.
+        """Detections and drivable area of normalised RGB frames (N, 3, 384, 640) float32, or of the size given.
 
         Returns:
             scores (N, K) descending; classes (N, K) int64; boxes (N, K, 4) xyxy in network-input pixels;
             distances (N, K) virtual metres, see `surround.spec.REFERENCE_FOCAL_PX`;
-            drivable (N, 1, 48, 80) probability.
+            drivable (N, 1, 48, 80) probability, a cell per 8x8 pixels.
         """
         heat_logits, shape, road = self.network(frames)
         heat = torch.sigmoid(heat_logits)

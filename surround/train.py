@@ -23,11 +23,16 @@ from surround.spec import STRIDE
 
 @dataclass(frozen=True)
 class Phase:
-    """Consecutive steps at one frame size (width, height) and batch size."""
+    """Consecutive steps at one frame size (width, height) and batch size.
+
+    `zoom` bounds the frames' scale against the whole view, as natural logarithms: None draws from a bit less than the
+    whole view to a crop a bit larger than full resolution.
+    """
 
     steps: int
     size: tuple[int, int]
     batch: int
+    zoom: tuple[float, float] | None = None
 
 
 PHASES: tuple[Phase, ...] = (Phase(2400, (320, 192), 32), Phase(4000, (640, 384), 8))
@@ -84,12 +89,12 @@ class Plan:
 class Trainer:
     """One training run; its state is a function of the plan, the cache and the number of steps done."""
 
-    def __init__(self, plan: Plan, cache: Cache) -> None:
+    def __init__(self, plan: Plan, cache: Cache, build: Callable[[], SurroundNet] = SurroundNet) -> None:
         cv2.setNumThreads(1)
         torch.set_num_threads(plan.threads)
         torch.manual_seed(plan.seed)
         self.plan, self.cache, self.step = plan, cache, 0
-        self.network = SurroundNet()
+        self.network = build()
         self.averaged = copy.deepcopy(self.network).eval()
         kernels = [p for p in self.network.parameters() if p.ndim == 4]
         others = [p for p in self.network.parameters() if p.ndim != 4]
@@ -100,7 +105,9 @@ class Trainer:
 
     def _draw(self, step: int) -> list[torch.Tensor]:
         phase = self.plan.phase_at(step)
-        batch = draw_batch(self.cache, phase.batch, phase.size, np.random.default_rng([self.plan.seed, step]))
+        batch = draw_batch(
+            self.cache, phase.batch, phase.size, np.random.default_rng([self.plan.seed, step]), phase.zoom
+        )
         fields = (batch.frames, batch.heat, batch.weight, batch.boxes, batch.distance, batch.share, batch.drivable)
         return [torch.from_numpy(field) for field in fields]
 

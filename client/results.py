@@ -21,7 +21,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 """All of them, in the order of the proto file."""
 
 STAGES: tuple[str, ...] = (
-    "transport", "queue", "decode", "batch", "preprocess", "inference", "postprocess", "answer", "returned",
+    "transport", "queue", "decode", "batch", "preprocess", "launch", "inference", "postprocess", "answer", "returned",
 )  # fmt: skip
 """Stages between the client's send and the result's return, in order; each is a `*_ns` of `Ledger`."""
 
@@ -62,6 +62,7 @@ class Ledger:
         decode_ns: Pixel bytes to an image.
         batch_ns: Waiting for the other frames of its batch.
         preprocess_ns: Image to network input.
+        launch_ns: Waiting for the engine with the network input ready.
         inference_ns: Engine.
         postprocess_ns: Outputs to detections or tensors.
         answer_ns: Putting the answer together and handing it to gRPC.
@@ -77,6 +78,7 @@ class Ledger:
     decode_ns: int | None = None
     batch_ns: int | None = None
     preprocess_ns: int | None = None
+    launch_ns: int | None = None
     inference_ns: int | None = None
     postprocess_ns: int | None = None
     answer_ns: int | None = None

@@ -77,6 +77,11 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def overlaps(setting: str) -> bool:
+    """Whether a batch is prepared while another is computed: that takes a second core."""
+    return setting == "on" or (setting == "auto" and len(os.sched_getaffinity(0)) > 1)
+
+
 @dataclass
 class Addresses:
     """Where a running server is reached.
@@ -119,6 +124,7 @@ class Server:
             max_batch=settings.max_batch,
             instances=settings.instances,
             self_check=settings.self_check,
+            overlap=overlaps(settings.overlap),
             clock=self._host_clock.monotonic_ns,
             process=self._process,
             report=self._report,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-WORTHWHILE_GAIN = 0.95
-"""A larger batch must bring the time per frame below this part of the best smaller one: its first frame waits for all
-of the batch, which a few percent of throughput do not repay."""
+WORTHWHILE = 0.95
+"""A batch must bring the time per frame below this part of what half of it takes: its first frame waits for all of the
+batch, which a few percent of throughput do not repay."""
+TOLERATED = 1.05
+"""And not above this part of what any smaller batch takes: single measurements are off by as much."""
 MEASURED_RUNS = 5
 """Per batch size; the fastest counts, since anything else on the machine only ever adds."""
 
@@ -46,9 +48,10 @@ class LatencyCurve:
         return min(1, len(deadlines_ns))
 
     def pays(self, size: int) -> bool:
-        """Whether a batch takes clearly less time per frame than every smaller one."""
-        smaller = min((self.latency_ns[other] / other for other in range(1, size)), default=float("inf"))
-        return self.latency_ns[size] / size <= WORTHWHILE_GAIN * smaller
+        """Whether a batch takes clearly less time per frame than one of half its size, and no more than any smaller."""
+        per_frame = {other: self.latency_ns[other] / other for other in range(1, size + 1)}
+        half = min(per_frame[other] for other in range(1, max(2, size // 2 + 1)))
+        return per_frame[size] <= WORTHWHILE * half and per_frame[size] <= TOLERATED * min(per_frame.values())
 
 
 def measure(run: Callable[[int], object], max_batch: int, clock: Callable[[], int]) -> LatencyCurve:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.allocate import allocate
@@ -15,7 +15,6 @@ from engine.slots import RegionTable
 from server.answers import AnswerWriter
 from server.batching import LatencyCurve, measure
 from server.errors import StartFailed
-from server.frames import Answer, Frame
 from server.pipeline import Pipeline
 from server.process_memory import ProcessMemory
 from server.served_engine import ServedEngine
@@ -36,7 +35,7 @@ class OpenEngine:
 
     Attributes:
         served: What it is.
-        run: Answers a batch of frames.
+        pipeline: What becomes of camera frames; None for an engine that takes none.
         infer: Answers a request of tensors.
         writer: Writes answers to frames that are not computed.
         memory: What it holds now; to be asked on its own thread.
@@ -45,7 +44,7 @@ class OpenEngine:
     """
 
     served: ServedEngine
-    run: Callable[[Sequence[Frame]], list[Answer]]
+    pipeline: Pipeline | None
     infer: Callable[[TensorRequest], None]
     writer: AnswerWriter
     memory: Callable[[], MemoryReport]
@@ -65,6 +64,7 @@ def open_engine(
     *,
     max_batch: int,
     self_check: bool,
+    overlap: bool,
     clock: Callable[[], int],
     process: ProcessMemory,
     stack: contextlib.ExitStack,
@@ -76,6 +76,7 @@ def open_engine(
         open_runtime: Loads its runtime.
         max_batch: Frames per launch, at most.
         self_check: Whether to compare it with the bundle's reference.
+        overlap: Whether a batch is prepared while another is computed, which takes slots for both.
         clock: Monotonic clock in nanoseconds.
         process: Memory of this process.
         stack: Gets what must be undone in the end, on this thread.
@@ -105,21 +106,18 @@ def open_engine(
         log.info("%s takes tensors, not camera frames: requests are served, streams are refused", bundle.manifest.name)
         served = ServedEngine(bundle, description, runtime.memory())
         writer = AnswerWriter(served.facts(), process)
-        return OpenEngine(served, _compute_nothing, infer, writer, runtime.memory, 1, None)
+        return OpenEngine(served, None, infer, writer, runtime.memory, 1, None)
     batch = largest_batch(description, max_batch)
-    slots = allocate(description, regions, batch)
-    for name in slots.inputs:
-        slots.view(name)[...] = 0
-    for _ in range(WARM_UP_RUNS):
-        runtime.run(slots.batch(batch))
-    curve = measure(lambda count: runtime.run(slots.batch(count)), batch, clock) if batch > 1 else None
+    sides = [allocate(description, regions, batch) for _ in range(2 if overlap else 1)]
+    for slots in sides:
+        for name in slots.inputs:
+            slots.view(name)[...] = 0
+        for _ in range(WARM_UP_RUNS):
+            runtime.run(slots.batch(batch))
+    curve = measure(lambda count: runtime.run(sides[0].batch(count)), batch, clock) if batch > 1 else None
     if curve is not None:
         log.info("%s", curve)
     served = ServedEngine(bundle, description, runtime.memory())
     writer = AnswerWriter(served.facts(), process)
-    pipeline = Pipeline(bundle.manifest, preprocessing, runtime, slots, batch, writer, clock)
-    return OpenEngine(served, pipeline.run, infer, writer, runtime.memory, batch, curve)
-
-
-def _compute_nothing(frames: Sequence[Frame]) -> list[Answer]:
-    raise AssertionError(f"{len(frames)} frames for an engine whose streams are refused")
+    pipeline = Pipeline(bundle.manifest, preprocessing, runtime, sides, batch, writer, clock)
+    return OpenEngine(served, pipeline, infer, writer, runtime.memory, batch, curve)

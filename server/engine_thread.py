@@ -1,18 +1,21 @@
-"""The one thread that owns a runtime: it opens it, runs every batch, and closes it."""
+"""The thread that owns a runtime, and the one that prepares its next batch meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.runtime import MemoryReport
 from server.engine_opening import OpenEngine
 from server.frames import Answer, Frame
-from server.mailbox import Mailbox
+from server.mailbox import Mailbox, SourceKey, Worker
+from server.mailbox import Turn as Selected
+from server.pipeline import Pipeline, Prepared
 from server.process_memory import SAMPLE_INTERVAL_NS
 from server.tensor_pipeline import late
 from server.tensor_request import TensorRequest
@@ -20,6 +23,11 @@ from server.tensor_request import TensorRequest
 log = logging.getLogger("monocoque.engine")
 
 LATE_AT_DEQUEUE = "past its maximum age when its turn came"
+REMEMBERED_TURNS = 16
+"""Of which the slowest preparation and the fastest inference are expected next: a batch that is ready early ages a
+little, one that is ready late keeps the engine waiting."""
+HANDOVER_NS = 300_000
+"""Between waking the preparing thread and the start of its work."""
 
 
 @dataclass
@@ -41,14 +49,25 @@ class Turn:
     memory: MemoryReport | None = None
 
 
+@dataclass
+class _Work:
+    """A turn on its way through the two threads."""
+
+    keys: Sequence[SourceKey]
+    frames: list[Frame]
+    requests: list[TensorRequest]
+    prepared: Prepared | None = None
+    failed: list[Answer] = field(default_factory=list)
+
+
 class EngineThread:
     """Takes batches from the mailbox until it is closed, or until this thread is retired.
 
     Args:
         number: Names it among the threads that share the mailbox.
         mailbox: Where frames wait.
-        report: Hands a turn to the event loop; called on this thread.
-        died: Told that the thread ended on its own, which only a bug of ours can cause; called on this thread.
+        report: Hands a turn to the event loop; called on either thread.
+        died: Told that a thread ended on its own, which only a bug of ours can cause; called on that thread.
         clock: Monotonic clock in nanoseconds.
     """
 
@@ -60,7 +79,7 @@ class EngineThread:
         died: Callable[[], None],
         clock: Callable[[], int],
     ) -> None:
-        self.number = number
+        self._worker: Worker[_Work] = Worker(number)
         self._mailbox = mailbox
         self._report = report
         self._died = died
@@ -68,7 +87,9 @@ class EngineThread:
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._serving = threading.Event()
-        self._stopping = False
+        self._side = 0
+        self._prepare_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
+        self._launch_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
 
     def open(self, open_engine: Callable[[contextlib.ExitStack], OpenEngine]) -> Future[OpenEngine]:
         """Start the thread and open the engine on it. It takes nothing from the mailbox yet.
@@ -80,7 +101,8 @@ class EngineThread:
             Done when the engine is open, or failed to open.
         """
         opened: Future[OpenEngine] = Future()
-        self._thread = threading.Thread(target=self._main, args=(open_engine, opened), name=f"engine-{self.number}")
+        name = f"engine-{self._worker.number}"
+        self._thread = threading.Thread(target=self._main, args=(open_engine, opened), name=name)
         self._thread.start()
         return opened
 
@@ -89,9 +111,8 @@ class EngineThread:
         self._serving.set()
 
     def stop(self) -> None:
-        """End the thread after the batch it has; what it would have taken is left to others."""
-        self._stopping = True
-        self._mailbox.retire(self.number)
+        """End the thread after the batches it has; what it would have taken is left to others."""
+        self._mailbox.retire(self._worker)
         self._serving.set()
 
     def join(self) -> None:
@@ -108,37 +129,89 @@ class EngineThread:
                 return
             opened.set_result(engine)
             self._serving.wait()
-            try:
-                while not self._stopping and self._turn(engine):  # nothing of a turn is held while waiting for the next
-                    pass
-            except BaseException:
-                log.exception("the engine's thread ended; restart the server")
-                self._died()
+            if engine.pipeline is not None and engine.pipeline.sides > 1:
+                name = f"prepare-{self._worker.number}"
+                preparer = threading.Thread(target=self._guard, args=(self._prepare_ahead, engine), name=name)
+                preparer.start()
+                stack.callback(preparer.join)
+            self._guard(self._turn, engine)
+            self._mailbox.retire(self._worker)
+
+    def _guard(self, step: Callable[[OpenEngine], bool], engine: OpenEngine) -> None:
+        try:
+            while step(engine):  # nothing of a turn is held while waiting for the next
+                pass
+        except BaseException:
+            log.exception("an engine's thread ended; restart the server")
+            self._died()
 
     def _turn(self, engine: OpenEngine) -> bool:
         """Wait for frames and compute them; False once there will be none."""
-        selection = self._mailbox.take(engine.max_batch, engine.curve, self.number)
-        if selection is None:
+        taken = self._mailbox.take(engine.max_batch, engine.curve, self._worker)
+        if taken is None:
             return False
         started = self._clock()
-        self._shed(engine, selection.late, started)
-        requests = [item for item in selection.batch if isinstance(item, TensorRequest)]
-        frames = [item for item in selection.batch if isinstance(item, Frame)]
-        for request in requests:
+        work = taken if isinstance(taken, _Work) else self._begin(engine, taken)
+        for request in work.requests:
             engine.infer(request)
-        taken = [frame for frame in frames if frame.camera.owner.replays]
-        if taken:  # a live stream need not know, and waking the event loop costs the engine's thread its turn
-            self._report(Turn(taken=taken))
-        answers = self._compute(engine, frames) if frames else []
-        self._mailbox.finish(selection.keys)
-        if selection.batch:
-            launched = sum(frame.ledger.inferred is not None for frame in frames)
+        answers = self._compute(engine, work) if work.frames else []
+        self._mailbox.finish(work.keys)
+        if work.keys:
+            launched = sum(frame.ledger.inferred is not None for frame in work.frames)
             now = self._clock()
             memory = None
             if now - self._memory_sampled_at >= SAMPLE_INTERVAL_NS:
                 self._memory_sampled_at, memory = now, engine.memory()
             self._report(Turn(answers=answers, batch_size=launched, busy_ns=now - started, memory=memory))
         return True
+
+    def _prepare_ahead(self, engine: OpenEngine) -> bool:
+        """Wait until the engine is about to be free, and prepare its next turn; False once there will be none."""
+        taken = self._mailbox.take_ahead(engine.max_batch, engine.curve, self._worker, self._lead_ns)
+        if taken is None:
+            return False
+        try:
+            work = self._begin(engine, taken)
+        except BaseException:
+            self._mailbox.prepared(self._worker, _Work(taken.keys, [], []))
+            raise
+        self._mailbox.prepared(self._worker, work)
+        return True
+
+    def _lead_ns(self) -> int:
+        return max(self._prepare_ns, default=0) + HANDOVER_NS
+
+    def _begin(self, engine: OpenEngine, selected: Selected) -> _Work:
+        """Answer what is late, and prepare the rest."""
+        started = self._clock()
+        self._shed(engine, selected.late, started)
+        requests = [item for item in selected.batch if isinstance(item, TensorRequest)]
+        frames = [item for item in selected.batch if isinstance(item, Frame)]
+        taken = [frame for frame in frames if frame.camera.owner.replays]
+        if taken:  # a live stream need not know, and waking the event loop costs the engine's thread its turn
+            self._report(Turn(taken=taken))
+        work = _Work(selected.keys, frames, requests)
+        if frames:
+            try:
+                self._side = (self._side + 1) % _pipeline(engine).sides
+                work.prepared = _pipeline(engine).prepare(frames, self._side)
+            except Exception as error:  # a bug of ours must cost these frames and no more
+                work.failed = _failed(engine, frames, error)
+            self._prepare_ns.append(self._clock() - started)
+        return work
+
+    def _compute(self, engine: OpenEngine, work: _Work) -> Sequence[Answer]:
+        if work.prepared is None:
+            return work.failed
+        try:
+            started = self._clock()
+            self._mailbox.launching(self._worker, started + min(self._launch_ns, default=0))
+            _pipeline(engine).launch(work.prepared)
+            answers = _pipeline(engine).answer(work.prepared)
+            self._launch_ns.append(self._clock() - started)
+            return answers
+        except Exception as error:  # as above
+            return _failed(engine, work.frames, error)
 
     def _shed(self, engine: OpenEngine, items: Sequence[Frame | TensorRequest], now: int) -> None:
         """Answer what was late when its turn came."""
@@ -153,11 +226,13 @@ class EngineThread:
             answers = [engine.writer.without_numbers(frame, "late", LATE_AT_DEQUEUE) for frame in frames]
             self._report(Turn(taken=[frame for frame in frames if frame.camera.owner.replays], answers=answers))
 
-    @staticmethod
-    def _compute(engine: OpenEngine, batch: Sequence[Frame]) -> list[Answer]:
-        try:
-            return engine.run(batch)
-        except Exception as error:  # a bug of ours must cost these frames and no more
-            log.exception("a batch of %d frames failed", len(batch))
-            reason = f"the server failed to compute this frame: {type(error).__name__}: {error}"
-            return [engine.writer.without_numbers(frame, "failed", reason) for frame in batch]
+
+def _pipeline(engine: OpenEngine) -> Pipeline:
+    assert engine.pipeline is not None  # noqa: S101 - streams of an engine without are refused
+    return engine.pipeline
+
+
+def _failed(engine: OpenEngine, frames: Sequence[Frame], error: Exception) -> list[Answer]:
+    log.error("a batch of %d frames failed", len(frames), exc_info=error)
+    reason = f"the server failed to compute this frame: {type(error).__name__}: {error}"
+    return [engine.writer.without_numbers(frame, "failed", reason) for frame in frames]

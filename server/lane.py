@@ -44,6 +44,7 @@ class EngineHost:
         max_batch: Frames per launch, at most.
         instances: Runtimes of each bundle, each with a thread.
         self_check: Whether an engine is compared with its bundle's reference.
+        overlap: Whether a batch is prepared while another is computed.
         clock: Monotonic clock in nanoseconds.
         process: The server's own memory.
         report: Told of each turn; on an engine's thread.
@@ -54,6 +55,7 @@ class EngineHost:
     max_batch: int
     instances: int
     self_check: bool
+    overlap: bool
     clock: Callable[[], int]
     process: ProcessMemory
     report: Callable[[Lane, Turn], None]
@@ -201,6 +203,7 @@ class Lane:
                 host.open_runtime,
                 max_batch=host.max_batch,
                 self_check=host.self_check,
+                overlap=host.overlap,
                 clock=host.clock,
                 process=host.process,
                 stack=stack,

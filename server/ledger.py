@@ -10,6 +10,7 @@ STAGE_OF_BOUNDARY = {
     "decoded": "decode",
     "batched": "batch",
     "preprocessed": "preprocess",
+    "launched": "launch",
     "inferred": "inference",
     "postprocessed": "postprocess",
 }
@@ -31,6 +32,7 @@ class Ledger:
         decoded: When its image was there.
         batched: When the last image of its batch was there.
         preprocessed: When the network input was filled.
+        launched: When the engine took it.
         inferred: When every output lay in its slot.
         postprocessed: When its detections or tensors were there.
     """
@@ -42,6 +44,7 @@ class Ledger:
     decoded: int | None = None
     batched: int | None = None
     preprocessed: int | None = None
+    launched: int | None = None
     inferred: int | None = None
     postprocessed: int | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from server.batching import LatencyCurve
 from server.frames import CameraKey, Frame
@@ -28,8 +29,33 @@ SourceKey = CameraKey | QueueKey
 Item = Frame | TensorRequest
 
 
+Turn = Selection[SourceKey, Item]
+Work = TypeVar("Work")
+
+
+class Worker(Generic[Work]):
+    """What the threads of one engine tell each other; all of it under the mailbox's lock.
+
+    Args:
+        number: Names it among the workers that share the mailbox.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.retired = False
+        self.busy_until_ns: int | None = None
+        """When the engine is expected to be free; None while it is."""
+        self.preparing = False
+        """Whether the preparing thread has taken a turn that is not ready yet."""
+        self.ready: Work | None = None
+        """The turn that is ready to be launched."""
+
+
 class Mailbox:
     """A scheduler behind a lock. Nothing is done under the lock but the scheduler's own few microseconds.
+
+    Each engine has a thread that computes, and may have one that prepares. The engine's thread takes turns itself while
+    it is idle, so a lone frame is handed over to nobody. While it computes, the other may take the next turn.
 
     Args:
         scheduler: The state machine.
@@ -39,30 +65,31 @@ class Mailbox:
     def __init__(self, scheduler: Scheduler[SourceKey, Item], clock: Callable[[], int]) -> None:
         self._scheduler = scheduler
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._for_engines = threading.Condition(self._lock)
+        self._for_preparers = threading.Condition(self._lock)
         self._closed = False
-        self._retired: set[int] = set()
 
     def add_camera(self, key: CameraKey, *, replaces: bool, depth: int, priority: int, weight: int = 1) -> None:
         """See `Scheduler.add_camera`."""
-        with self._changed:
+        with self._lock:
             self._scheduler.add_camera(key, replaces=replaces, depth=depth, priority=priority, weight=weight)
 
     def remove_camera(self, key: CameraKey) -> list[Frame]:
         """See `Scheduler.remove_camera`."""
-        with self._changed:
+        with self._lock:
             return [item for item in self._scheduler.remove_camera(key) if isinstance(item, Frame)]
 
     def has_room(self, key: CameraKey) -> bool:
         """See `Scheduler.has_room`."""
-        with self._changed:
+        with self._lock:
             return self._scheduler.has_room(key)
 
     def offer(self, frame: Frame) -> Frame | None:
         """See `Scheduler.offer`; wakes an engine's thread."""
-        with self._changed:
+        with self._lock:
             replaced = self._scheduler.offer(frame.camera.key, frame)
-            self._changed.notify_all()
+            self._for_engines.notify_all()
             return replaced if isinstance(replaced, Frame) else None
 
     def submit(self, request: TensorRequest, priority: int) -> bool:
@@ -73,7 +100,7 @@ class Mailbox:
             priority: Higher is served first, on the scale of streams.
         """
         key = QueueKey(max(-HIGHEST_PRIORITY, min(HIGHEST_PRIORITY, priority)))
-        with self._changed:
+        with self._lock:
             if key not in self._scheduler:
                 self._scheduler.add_camera(
                     key, replaces=False, depth=QUEUED_REQUESTS, priority=key.priority, alone=True
@@ -81,49 +108,116 @@ class Mailbox:
             if self._closed or not self._scheduler.has_room(key):
                 return False
             self._scheduler.offer(key, request)
-            self._changed.notify_all()
+            self._for_engines.notify_all()
             return True
 
     def take(
-        self, max_batch: int, curve: LatencyCurve | None = None, worker: int = 0
-    ) -> Selection[SourceKey, Item] | None:
-        """Wait until a frame waits, then begin a turn (`Scheduler.take`).
+        self, max_batch: int, curve: LatencyCurve | None = None, worker: Worker[Work] | None = None
+    ) -> Turn | Work | None:
+        """Wait for a turn: the one that was prepared, or else a new one (`Scheduler.take`).
+
+        Args:
+            max_batch: See `Scheduler.take`.
+            curve: See `Scheduler.take`.
+            worker: Whose turn it is; None for the only one there is.
+
+        Returns:
+            None once the mailbox was closed or the worker retired, and nothing is left that was prepared.
+        """
+        one: Worker[Work] = worker or Worker(0)
+        with self._lock:
+            one.busy_until_ns = None
+            while True:
+                if one.ready is not None:
+                    ready, one.ready = one.ready, None
+                    return ready
+                if not one.preparing:
+                    if self._closed or one.retired:
+                        return None
+                    if self._scheduler.has_turn(one.number):
+                        return self._scheduler.take(self._clock(), max_batch, curve, one.number)
+                self._for_engines.wait()
+
+    def take_ahead(
+        self, max_batch: int, curve: LatencyCurve | None, worker: Worker[Work], lead_ns: Callable[[], int]
+    ) -> Turn | None:
+        """Wait until a worker's engine is about to be free, then begin its next turn. `prepared` must follow.
+
+        The later a frame is chosen, the fresher it is.
+
+        Args:
+            max_batch: See `Scheduler.take`.
+            curve: See `Scheduler.take`.
+            worker: Whose turn it is.
+            lead_ns: How long before that to begin.
 
         Returns:
             None once the mailbox was closed or the worker retired.
         """
-        with self._changed:
-            while not self._ended(worker) and not self._scheduler.has_turn(worker):
-                self._changed.wait()
-            return None if self._ended(worker) else self._scheduler.take(self._clock(), max_batch, curve, worker)
+        with self._lock:
+            while not self._closed and not worker.retired:
+                if (
+                    worker.busy_until_ns is None
+                    or worker.ready is not None
+                    or not self._scheduler.has_turn(worker.number)
+                ):
+                    self._for_preparers.wait()
+                    continue
+                now = self._clock()
+                early_ns = worker.busy_until_ns - lead_ns() - now
+                if early_ns > 0:
+                    self._for_preparers.wait(early_ns / 1e9)
+                    continue
+                worker.preparing = True
+                return self._scheduler.take(now, max_batch, curve, worker.number)
+            return None
+
+    def prepared(self, worker: Worker[Work], work: Work) -> None:
+        """The turn of `take_ahead` is ready to be launched."""
+        with self._lock:
+            worker.preparing, worker.ready = False, work
+            self._for_engines.notify_all()
+
+    def launching(self, worker: Worker[Work], until_ns: int) -> None:
+        """A worker's engine is about to compute; the next turn may be prepared meanwhile.
+
+        Args:
+            worker: Whose.
+            until_ns: When it is expected to be free.
+        """
+        with self._lock:
+            worker.busy_until_ns = until_ns
+            if self._scheduler.has_turn(worker.number):  # waking a thread for nothing costs the engine its core
+                self._for_preparers.notify_all()
 
     def finish(self, keys: Iterable[SourceKey]) -> None:
         """See `Scheduler.finish`; other workers may serve these sources now."""
-        with self._changed:
+        with self._lock:
             self._scheduler.finish(keys)
-            self._changed.notify_all()
+            self._for_engines.notify_all()
 
     def depths(self) -> dict[SourceKey, int]:
         """Frames waiting, per source."""
-        with self._changed:
+        with self._lock:
             return self._scheduler.depths()
 
-    def retire(self, worker: int) -> None:
-        """End `take` for one worker; the others go on."""
-        with self._changed:
-            self._retired.add(worker)
-            self._changed.notify_all()
+    def retire(self, worker: Worker[Work]) -> None:
+        """Let one worker take no more turns; the others go on."""
+        with self._lock:
+            worker.retired = True
+            self._wake_all()
 
     def close(self) -> None:
         """End `take`, now and for good. Frames that wait are not computed."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._wake_all()
 
     def drain(self) -> list[Item]:
         """Take out everything that waits."""
-        with self._changed:
+        with self._lock:
             return [item for key in self._scheduler.depths() for item in self._scheduler.remove_camera(key)]
 
-    def _ended(self, worker: int) -> bool:
-        return self._closed or worker in self._retired
+    def _wake_all(self) -> None:
+        self._for_engines.notify_all()
+        self._for_preparers.notify_all()

@@ -23,6 +23,7 @@ STAGES = (
     "decode",
     "batch",
     "preprocess",
+    "launch",
     "inference",
     "postprocess",
     "answer",

@@ -1,23 +1,27 @@
-"""One batch, from pixel bytes to answers: decode, preprocess, infer, postprocess. Runs on the engine's thread."""
+"""One batch, from pixel bytes to answers: decode, preprocess, infer, postprocess."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.allocate import TensorSlots
 from engine.errors import RunFailed
 from engine.manifest import DetectionPostprocessing, Manifest, Preprocessing
 from engine.postprocess import Detections, detections
 from engine.preprocess import Placement
-from engine.runtime import Runtime
+from engine.runtime import Batch, Runtime
 from protos.monocoque.v1 import result_pb2 as pb
 from server.answers import AnswerWriter
 from server.decode import Decoded, DecodeFailed, decode
 from server.frames import TORN, Answer, Frame
 from server.scheduler import is_late
+
+Outputs = Mapping[str, npt.NDArray[Any]]
 
 LATE_BEFORE_LAUNCH = "past its maximum age before the engine was launched"
 
@@ -31,13 +35,31 @@ class _Entry:
     damage: str
 
 
+@dataclass
+class Prepared:
+    """A batch whose network input is filled.
+
+    Attributes:
+        side: Number of the slots it lies in.
+        entries: Its frames, in the order of the network input.
+        answers: Frames that have an answer without the engine, and those that got one since.
+    """
+
+    side: int
+    entries: list[_Entry]
+    answers: list[Answer]
+
+
 class Pipeline:
-    """What the engine's thread does with a batch.
+    """What is done with a batch, in three steps: `prepare`, `launch` and `answer`.
+
+    Steps of different batches may run at the same time on different threads, each batch on a side of its own; only one
+    thread may launch.
 
     Args:
         manifest: The bundle's; it must have preprocessing.
         runtime: The engine.
-        slots: Room for its largest batch.
+        slots: Room for its largest batch, once per side.
         max_batch: Frames of that.
         writer: Writes the answers.
         clock: Monotonic clock in nanoseconds.
@@ -48,7 +70,7 @@ class Pipeline:
         manifest: Manifest,
         preprocessing: Preprocessing,
         runtime: Runtime,
-        slots: TensorSlots,
+        slots: Sequence[TensorSlots],
         max_batch: int,
         writer: AnswerWriter,
         clock: Callable[[], int],
@@ -58,26 +80,62 @@ class Pipeline:
         self._runtime = runtime
         self._writer = writer
         self._clock = clock
-        # Views and batches are the same for every turn; making them anew took 40 µs of each.
-        self._input = slots.view(preprocessing.input)
-        self._outputs = {name: slots.view(name) for name in slots.outputs}
-        self._batches = {count: slots.batch(count) for count in range(1, max_batch + 1)}
+        self._sides = [_Side.of(side, preprocessing.input, max_batch) for side in slots]
+
+    @property
+    def sides(self) -> int:
+        """Batches that may be under way at the same time."""
+        return len(self._sides)
 
     def run(self, frames: Sequence[Frame]) -> list[Answer]:
-        """Compute a batch; every frame gets exactly one answer.
+        """Compute a batch on the first side; every frame gets exactly one answer.
 
         Args:
             frames: At most as many as the slots take.
         """
+        prepared = self.prepare(frames, 0)
+        self.launch(prepared)
+        return self.answer(prepared)
+
+    def prepare(self, frames: Sequence[Frame], side: int) -> Prepared:
+        """Decode frames and fill the network input.
+
+        Args:
+            frames: At most as many as the slots take.
+            side: The slots to use.
+        """
         answers: list[Answer] = []
-        entries = self._fill_input(self._decode(frames, answers), answers)
-        launch = self._shed_late(entries, answers)
-        if launch:
-            answers.extend(self._infer(launch))
-        return answers
+        entries = self._fill_input(self._decode(frames, answers), answers, self._sides[side].input)
+        return Prepared(side, entries, answers)
+
+    def launch(self, prepared: Prepared) -> None:
+        """Compute what is not late by now."""
+        side = self._sides[prepared.side]
+        entries = prepared.entries = self._shed_late(prepared.entries, prepared.answers, side.input)
+        if not entries:
+            return
+        try:
+            self._runtime.run(side.batches[len(entries)])
+        except RunFailed as error:
+            failed = self._clock()
+            for entry in entries:
+                entry.frame.ledger.inferred = failed
+                prepared.answers.append(self._writer.without_numbers(entry.frame, "failed", error.message))
+            prepared.entries = []
+            return
+        inferred = self._clock()
+        for entry in entries:
+            entry.frame.ledger.inferred = inferred
+
+    def answer(self, prepared: Prepared) -> list[Answer]:
+        """Every frame's answer, once the batch was launched; its slots are free after that."""
+        outputs = self._sides[prepared.side].outputs
+        for position, entry in enumerate(prepared.entries):
+            prepared.answers.append(self._answer(outputs, position, entry, len(prepared.entries)))
+        return prepared.answers
 
     def _decode(self, frames: Sequence[Frame], answers: list[Answer]) -> list[tuple[Frame, Decoded]]:
-        """Images of the frames that can be decoded; the others are answered."""
+        """The frames that can be decoded; the others are answered."""
         decoded: list[tuple[Frame, Decoded]] = []
         for frame in frames:
             frame.ledger.selected = self._clock()
@@ -91,53 +149,43 @@ class Pipeline:
             frame.ledger.decoded = self._clock()
         return decoded
 
-    def _fill_input(self, decoded: list[tuple[Frame, Decoded]], answers: list[Answer]) -> list[_Entry]:
-        """Write the network input; the images and the bytes they came from are not needed after that.
+    def _fill_input(
+        self, decoded: list[tuple[Frame, Decoded]], answers: list[Answer], network_input: npt.NDArray[Any]
+    ) -> list[_Entry]:
+        """Write the network input; the samples and the bytes they came from are not needed after that.
 
-        An image may be a view of shared memory, so whether it was overwritten is known only now.
+        Samples may be a view of shared memory, so whether it was overwritten is known only now.
         """
         batched = self._clock()
         entries: list[_Entry] = []
         for frame, samples in decoded:
             frame.ledger.batched = batched
-            placement = samples.write_into(self._input[len(entries)])
+            placement = samples.write_into(network_input[len(entries)])
             if frame.torn:
                 answers.append(self._writer.without_numbers(frame, "torn", TORN))
             else:
                 entries.append(_Entry(frame, placement, samples.damage))
             frame.release()
+        preprocessed = self._clock()
+        for entry in entries:
+            entry.frame.ledger.preprocessed = preprocessed
         return entries
 
-    def _shed_late(self, entries: list[_Entry], answers: list[Answer]) -> list[_Entry]:
+    def _shed_late(self, entries: list[_Entry], answers: list[Answer], network_input: npt.NDArray[Any]) -> list[_Entry]:
         """Answer what is past its age, and close the gaps it leaves in the network input."""
         now = self._clock()
         kept: list[_Entry] = []
         for position, entry in enumerate(entries):
-            entry.frame.ledger.preprocessed = now
+            entry.frame.ledger.launched = now
             if is_late(entry.frame, now):
                 answers.append(self._writer.without_numbers(entry.frame, "late", LATE_BEFORE_LAUNCH))
                 continue
             if position != len(kept):
-                self._input[len(kept)] = self._input[position]
+                network_input[len(kept)] = network_input[position]
             kept.append(entry)
         return kept
 
-    def _infer(self, entries: list[_Entry]) -> list[Answer]:
-        try:
-            self._runtime.run(self._batches[len(entries)])
-        except RunFailed as error:
-            failed = self._clock()
-            for entry in entries:
-                entry.frame.ledger.inferred = failed
-            return [self._writer.without_numbers(entry.frame, "failed", error.message) for entry in entries]
-        inferred = self._clock()
-        answers = []
-        for position, entry in enumerate(entries):
-            entry.frame.ledger.inferred = inferred
-            answers.append(self._answer(position, entry, len(entries)))
-        return answers
-
-    def _answer(self, position: int, entry: _Entry, batch_size: int) -> Answer:
+    def _answer(self, outputs: Outputs, position: int, entry: _Entry, batch_size: int) -> Answer:
         frame = entry.frame
         found: Detections | None = None
         invalid = entry.damage
@@ -145,7 +193,7 @@ class Pipeline:
         if isinstance(self._postprocessing, DetectionPostprocessing):
             spec = frame.camera.spec
             found = detections(
-                self._outputs,
+                outputs,
                 position,
                 self._postprocessing,
                 entry.placement,
@@ -156,18 +204,35 @@ class Pipeline:
             if not found.finite:
                 invalid = invalid or "a score, box or distance is not a finite number"
         else:
-            wanted = tuple(self._outputs)
-        tensors = [self._tensor(name, position) for name in wanted]
+            wanted = tuple(outputs)
+        tensors = [_tensor(name, outputs[name][position]) for name in wanted]
         for name in wanted:
-            if not self._finite(name, position):
+            if not _finite(outputs[name][position]):
                 invalid = invalid or f"output {name} is not finite everywhere"
         frame.ledger.postprocessed = self._clock()
         return self._writer.computed(frame, found, tensors, invalid, batch_size)
 
-    def _tensor(self, name: str, position: int) -> pb.Tensor:
-        value = self._outputs[name][position]
-        return pb.Tensor(name=name, dtype=value.dtype.name, shape=value.shape, data=value.tobytes())
 
-    def _finite(self, name: str, position: int) -> bool:
-        value = self._outputs[name][position]
-        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+@dataclass(frozen=True)
+class _Side:
+    """One set of slots. Views and batches are the same for every turn; making them anew took 40 µs of each."""
+
+    input: npt.NDArray[Any]
+    outputs: Outputs
+    batches: Mapping[int, Batch]
+
+    @classmethod
+    def of(cls, slots: TensorSlots, network_input: str, max_batch: int) -> _Side:
+        return cls(
+            input=slots.view(network_input),
+            outputs={name: slots.view(name) for name in slots.outputs},
+            batches={count: slots.batch(count) for count in range(1, max_batch + 1)},
+        )
+
+
+def _tensor(name: str, value: npt.NDArray[Any]) -> pb.Tensor:
+    return pb.Tensor(name=name, dtype=value.dtype.name, shape=value.shape, data=value.tobytes())
+
+
+def _finite(value: npt.NDArray[Any]) -> bool:
+    return value.dtype.kind != "f" or bool(np.isfinite(value).all())

@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     self_check: bool = Field(default=True, description="compare the engine with the bundle's reference at start")
     threads: int | None = Field(default=None, ge=1, description="threads of one inference; else one per core")
     instances: int = Field(default=1, ge=1, description="engines of each bundle, each with its own thread and memory")
+    overlap: Literal["auto", "on", "off"] = Field(
+        default="auto", description="prepare a batch while another is computed; auto where there is a second core"
+    )
     plan_cache: Path | None = Field(
         default=None, description="plans that a GPU compiles for itself; else the user's cache directory"
     )

@@ -29,6 +29,7 @@ STAGE_COLORS = {
     "decode": "#CA95E5",
     "batch": "#FFEE52",
     "preprocess": "#96D98D",
+    "launch": "#F2CC0C",
     "inference": "#3274D9",
     "postprocess": "#37872D",
     "answer": "#C0D8FF",

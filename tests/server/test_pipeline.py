@@ -46,7 +46,7 @@ def pipeline_of(path: Path, engine: Engine, clock: Ticks, max_batch: int = 4) ->
     writer = AnswerWriter(EngineFacts("0" * 64, labels=("dark", "bright")), ProcessMemory(clock))
     preprocessing = bundle.manifest.preprocessing
     assert preprocessing is not None
-    yield Pipeline(bundle.manifest, preprocessing, runtime, slots, max_batch, writer, clock)
+    yield Pipeline(bundle.manifest, preprocessing, runtime, [slots], max_batch, writer, clock)
     regions.close()
 
 

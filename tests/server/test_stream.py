@@ -40,7 +40,7 @@ async def test_a_frame_comes_back_with_its_detections_and_its_ledger(real: Runni
     assert result.memory.process_resident_bytes > 0
     stages = [value for field, value in result.ledger.ListFields() if field.name not in _NOT_STAGES]
     assert sum(stages) == result.ledger.total_ns
-    assert len(stages) == 7
+    assert len(stages) == 8
     assert result.ledger.answered_at_ns - result.ledger.received_at_ns == result.ledger.total_ns
     assert not result.ledger.HasField("transport_ns")  # the clock was not declared
     assert result.age.lower_bound

@@ -82,6 +82,7 @@ class Connection:
         priority: int = 0,
         max_age_ns: int = 0,
         tensors: Sequence[str] = (),
+        shared_memory: bool = False,
     ) -> Stream:
         """A stream of these cameras' frames; opens in `async with`.
 
@@ -92,9 +93,19 @@ class Connection:
             priority: Streams of a higher priority are served first.
             max_age_ns: Age at which an answer is of no use any more; 0: none.
             tensors: Dense outputs to answer beside detections, for example `drivable`.
+            shared_memory: Whether frames go through memory that the server shares instead of gRPC; for a server on
+                this host.
         """
         return Stream(
-            self._open_channel(), self.address, cameras, policy, clock or StreamClock(), priority, max_age_ns, tensors
+            self._open_channel(),
+            self.address,
+            cameras,
+            policy,
+            clock or StreamClock(),
+            priority,
+            max_age_ns,
+            tensors,
+            shared_memory,
         )
 
     async def watch(self, camera_ids: Sequence[str] = ()) -> AsyncGenerator[Watched, None]:

@@ -16,7 +16,9 @@ from client.rpc import FrameCall, error_of, parse_response
 from protos.monocoque.v1 import stream_pb2
 
 
-async def open_frames(call: FrameCall, address: str, request: stream_pb2.Open, cameras: Iterable[Camera]) -> Opened:
+async def open_frames(
+    call: FrameCall, address: str, request: stream_pb2.Open, cameras: Iterable[Camera]
+) -> tuple[Opened, stream_pb2.SharedMemory]:
     """Open a stream of frames.
 
     Args:
@@ -24,6 +26,9 @@ async def open_frames(call: FrameCall, address: str, request: stream_pb2.Open, c
         address: The server's, for messages.
         request: What to open.
         cameras: Those of the request; checked against the server's limits.
+
+    Returns:
+        What was granted, and the shared memory, if that was asked for.
 
     Raises:
         ClientError: The server refuses, is gone, or is no such server.
@@ -48,7 +53,7 @@ async def open_frames(call: FrameCall, address: str, request: stream_pb2.Open, c
     except BaseException:
         call.cancel()
         raise
-    return opened
+    return opened, response.opened.shared_memory
 
 
 async def refusal(call: FrameCall, address: str) -> ClientError:

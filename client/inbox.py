@@ -45,6 +45,11 @@ class Inbox:
         """Results that wait to be read."""
         return len(self._unread)
 
+    @property
+    def clock_steps(self) -> int:
+        """How often one of the clocks was seen to step."""
+        return self._offsets.steps
+
     def expect(self, camera_id: str, sequence: int, sent: Sent) -> None:
         """Remember a frame that is about to be sent."""
         self._in_flight[camera_id, sequence] = sent

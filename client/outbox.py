@@ -54,6 +54,8 @@ class Outbox(Generic[T]):
         self.counts = {camera_id: Counts() for camera_id in camera_ids}
         self._lanes: dict[str, _Lane[T]] = {camera_id: _Lane() for camera_id in camera_ids}
         self._turn = list(camera_ids)
+        self.most_in_flight: int | None = None
+        """Frames of one camera that may be without an answer; None: credits alone count."""
 
     def credits(self, camera_id: str) -> int:
         """Frames of a camera that may be sent now."""
@@ -89,7 +91,8 @@ class Outbox(Generic[T]):
         """
         for camera_id in self._turn:
             lane = self._lanes[camera_id]
-            if lane.waiting is not None and lane.credits > 0:
+            full = self.most_in_flight is not None and self.counts[camera_id].in_flight >= self.most_in_flight
+            if lane.waiting is not None and lane.credits > 0 and not full:
                 frame, dropped = lane.waiting, lane.dropped_since_sent
                 lane.waiting, lane.dropped_since_sent = None, 0
                 lane.credits -= 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
@@ -21,14 +23,15 @@ from client.errors import (
     StreamClosed,
     StreamStalled,
 )
-from client.frames import Camera, Frame
-from client.geometry import check_camera, checked_pixels
+from client.frames import Camera, Frame, Image
+from client.geometry import check_camera, checked_pixels, frame_shape, row_bytes
 from client.handshake import loss, open_frames
 from client.header import frame_header
 from client.limits import check_bytes
 from client.outbox import Counts, Outbox
 from client.results import Result, Sent
 from client.rpc import FrameCall, parse_response
+from client.shared_memory import SharedSlots, Slot, map_slots
 from protos import wire
 from protos.monocoque.v1 import stream_pb2
 
@@ -40,6 +43,17 @@ STALL_SECONDS = 30.0
 
 PROBE_SECONDS = 1.0
 """Time between two questions about the server's clock; the first few come ten times as fast."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A frame that waits to be sent; where it was written straight into shared memory, with its slot."""
+
+    frame: Frame
+    pixels: memoryview
+    sequence: int
+    capture_time_ns: int
+    slot: Slot | None = None
 
 
 class Stream:
@@ -61,6 +75,7 @@ class Stream:
         priority: int,
         max_age_ns: int,
         tensors: Sequence[str],
+        shared_memory: bool,
     ) -> None:
         for camera in cameras:
             check_camera(camera)
@@ -79,8 +94,10 @@ class Stream:
             priority=priority,
             max_age_ns=max_age_ns,
             tensors=tensors,
+            shared_memory=shared_memory,
         )
-        self._outbox: Outbox[tuple[Frame, memoryview, int, int]] = Outbox(list(self.cameras))
+        self._outbox: Outbox[_Waiting] = Outbox(list(self.cameras))
+        self._slots: SharedSlots | None = None
         self._sequences = dict.fromkeys(self.cameras, 0)
         self._inbox = inbox.Inbox(forgets=policy == "live")
         self._call: FrameCall | None = None
@@ -119,6 +136,11 @@ class Stream:
         """Server's monotonic clock minus the stream's; None where it is not known (yet)."""
         return self._inbox.offset(self.clock.now_ns())
 
+    @property
+    def clock_steps(self) -> int:
+        """How often the server's clock or this one was seen to step; each time, the offset was estimated afresh."""
+        return self._inbox.clock_steps
+
     def submit(self, frame: Frame) -> int:
         """Offer a frame of a live stream, without waiting: it replaces this camera's unsent one, if any.
 
@@ -133,6 +155,76 @@ class Stream:
             raise StreamClosed("submit() may drop frames, which a replay must not; use send(), which waits")
         return self._put(frame)
 
+    @contextlib.contextmanager
+    def slot(
+        self,
+        camera_id: str,
+        *,
+        capture_time_ns: int | None = None,
+        max_age_ns: int | None = None,
+        context: object = None,
+    ) -> Iterator[Image]:
+        """Write a frame where the server reads it: nothing is copied. It is submitted when the block ends.
+
+        ```python
+        with stream.slot("front") as pixels:  # (H, W, 3) for rgb8
+            camera.read_into(pixels)
+        ```
+
+        The pixels are `result.frame.pixels` later, until the slot's next frame is written.
+
+        Args:
+            camera_id: A camera of the stream, with an uncompressed encoding.
+            capture_time_ns: See `Frame`.
+            max_age_ns: See `Frame`.
+            context: See `Frame`.
+
+        Yields:
+            An array of `uint8`, shaped as `Frame.pixels` says.
+
+        Raises:
+            FrameInvalid: The camera's frames are compressed, or it has none of that name.
+            StreamClosed: The stream has ended, has no shared memory, or is a replay.
+            StreamStalled: A frame of this camera is being written already.
+        """
+        slot, pixels = self.begin_slot(camera_id)
+        frame: Frame | None = None
+        try:
+            yield pixels
+            frame = Frame(camera_id, pixels, capture_time_ns, max_age_ns=max_age_ns, context=context)
+        finally:
+            self.end_slot(camera_id, slot, frame)
+
+    def begin_slot(self, camera_id: str) -> tuple[Slot, Image]:
+        """The first half of `slot`: where to write, and the part of it that is the frame."""
+        camera = self._camera_of(camera_id)
+        if self._slots is None or self.policy == "replay":
+            raise StreamClosed(
+                "slot() is for live streams with shared memory: stream(cameras, shared_memory=True); "
+                "a replay, which may drop nothing, takes send()"
+            )
+        if row_bytes(camera.encoding, camera.width) == 0:
+            raise FrameInvalid(
+                f"camera {camera_id} sends {camera.encoding}, whose size is not known before; use submit()"
+            )
+        slot = self._slots.take(camera_id)
+        if slot is None:
+            raise StreamStalled(f"a frame of camera {camera_id} is being written; one at a time")
+        slot.begin()
+        shape = frame_shape(camera.encoding, camera.width, camera.height)
+        return slot, slot.pixels[: math.prod(shape)].reshape(shape)
+
+    def end_slot(self, camera_id: str, slot: Slot, frame: Frame | None) -> None:
+        """The second half of `slot`: submit the frame; None gives the slot back."""
+        try:
+            if frame is None:
+                self._give_back(camera_id, slot)
+            else:
+                self._put(frame, slot)
+        except ClientError:
+            self._give_back(camera_id, slot)
+            raise
+
     async def send(self, frame: Frame) -> int:
         """Send a frame for certain: wait until it has left.
 
@@ -144,7 +236,7 @@ class Stream:
             StreamClosed: The stream has ended.
             StreamStalled: No credit came for `STALL_SECONDS`, or `inbox.MAX_UNREAD` results wait to be read.
         """
-        self._camera_of(frame)
+        self._camera_of(frame.camera_id)
         if self.policy == "replay" and self._inbox.unread >= inbox.MAX_UNREAD:
             raise StreamStalled(f"{self._inbox.unread} results wait unread; read them while you send")
         await self._until_free(frame.camera_id)
@@ -171,6 +263,8 @@ class Stream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._call is not None:
             await self._call.ended()
+        if self._slots is not None:
+            self._slots.close()
 
     def __aiter__(self) -> Stream:
         return self
@@ -186,7 +280,14 @@ class Stream:
 
     async def __aenter__(self) -> Stream:
         call = self._call = FrameCall(self._channel)
-        self._opened = await open_frames(call, self._address, self._open, self.cameras.values())
+        self._opened, granted = await open_frames(call, self._address, self._open, self.cameras.values())
+        if self._open.shared_memory:
+            try:
+                self._slots = await asyncio.to_thread(map_slots, granted, self._address)
+            except BaseException:
+                await call.ended()
+                raise
+            self._outbox.most_in_flight = self._slots.in_flight
         self._inbox.same_clock = self._opened.same_clock
         for camera_id in self.cameras:
             self._outbox.grant(camera_id, self._opened.credits)
@@ -212,22 +313,29 @@ class Stream:
         if self._error is not None:
             raise self._error
 
-    def _camera_of(self, frame: Frame) -> Camera:
+    def _camera_of(self, camera_id: str) -> Camera:
         if self._ended or self._finishing or self._opened is None:
             raise self._error or StreamClosed("the stream takes no frames: it is not open, or finish() was called")
-        camera = self.cameras.get(frame.camera_id)
+        camera = self.cameras.get(camera_id)
         if camera is None:
-            raise FrameInvalid(f"no camera {frame.camera_id!r} in this stream; it has {', '.join(self.cameras)}")
+            raise FrameInvalid(f"no camera {camera_id!r} in this stream; it has {', '.join(self.cameras)}")
         return camera
 
-    def _put(self, frame: Frame) -> int:
-        camera = self._camera_of(frame)
+    def _give_back(self, camera_id: str, slot: Slot | None) -> None:
+        """A slot whose frame will not be sent."""
+        if self._slots is not None and slot is not None:
+            self._slots.give_back(camera_id, slot)
+
+    def _put(self, frame: Frame, slot: Slot | None = None) -> int:
+        camera = self._camera_of(frame.camera_id)
         pixels = checked_pixels(camera, frame)
         check_bytes(camera, len(pixels), self.opened)
         sequence = self._sequences[camera.id]
         self._sequences[camera.id] += 1
         captured = self.clock.now_ns() if frame.capture_time_ns is None else frame.capture_time_ns
-        self._outbox.put(camera.id, (frame, pixels, sequence, captured))
+        replaced = self._outbox.put(camera.id, _Waiting(frame, pixels, sequence, captured, slot))
+        if replaced is not None:
+            self._give_back(camera.id, replaced.slot)
         self._wake()
         return sequence
 
@@ -241,17 +349,28 @@ class Stream:
                     probe = stream_pb2.ClockProbe(client_time_ns=self.clock.now_ns())
                     await call.write(stream_pb2.StreamFramesRequest(clock_probe=probe).SerializeToString())
                 elif (taken := self._outbox.take()) is not None:
-                    camera_id, (frame, pixels, sequence, captured), dropped = taken
-                    header = frame_header(self.cameras[camera_id], frame, sequence, captured, dropped)
-                    header.client_send_time_ns = self.clock.now_ns()
-                    self._inbox.expect(camera_id, sequence, Sent(frame, captured, header.client_send_time_ns))
+                    message = self._message(*taken)
                     self._wake()
-                    await call.write(wire.join(stream_pb2.StreamFramesRequest(frame=header), pixels))
+                    await call.write(message)
                 elif self._finishing and self._outbox.is_empty():
                     await call.done_writing()
                     return
                 else:
                     await self._changed.wait()
+
+    def _message(self, camera_id: str, waiting: _Waiting, dropped: int) -> bytes:
+        """A frame on the wire; from here on it is in flight."""
+        camera, sequence = self.cameras[camera_id], waiting.sequence
+        header = frame_header(camera, waiting.frame, sequence, waiting.capture_time_ns, dropped)
+        header.client_send_time_ns = self.clock.now_ns()
+        self._inbox.expect(
+            camera_id, sequence, Sent(waiting.frame, waiting.capture_time_ns, header.client_send_time_ns)
+        )
+        request = stream_pb2.StreamFramesRequest(frame=header)
+        if self._slots is None:
+            return wire.join(request, waiting.pixels)
+        request.slot.CopyFrom(self._slots.send(camera_id, sequence, waiting.pixels, waiting.slot))
+        return request.SerializeToString()
 
     async def _read(self, call: FrameCall) -> None:
         """Take in everything the server says, at once: credits must not wait for the user."""
@@ -271,6 +390,8 @@ class Stream:
         if kind == "result":
             self._inbox.take_result(response.result, now_ns)
             self.counts[response.result.camera_id].answered += 1
+            if self._slots is not None:
+                self._slots.answered(response.result.camera_id, response.result.sequence)
         elif kind == "credit":
             self._outbox.grant(response.credit.camera_id, response.credit.frames)
         elif kind == "clock_reply":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -13,10 +14,11 @@ import grpc
 from client.clock import StreamClock
 from client.connection import Connection, Watched
 from client.engine import Engine, Opened
-from client.frames import Camera, Frame
+from client.frames import Camera, Frame, Image
 from client.outbox import Counts
 from client.results import Result
 from client.rpc import DEFAULT_ADDRESS
+from client.shared_memory import Slot
 from client.stream import Policy, Stream
 
 T = TypeVar("T")
@@ -68,6 +70,11 @@ class SyncStream:
         """Frames sent that have no answer (yet)."""
         return self._stream.undelivered
 
+    @property
+    def clock_steps(self) -> int:
+        """How often the server's clock or this one was seen to step; see `Stream.clock_steps`."""
+        return self._stream.clock_steps
+
     def submit(self, frame: Frame) -> int:
         """Offer a frame of a live stream; see `Stream.submit`."""
 
@@ -75,6 +82,31 @@ class SyncStream:
             return self._stream.submit(frame)
 
         return self._loop.run(submit())
+
+    @contextlib.contextmanager
+    def slot(
+        self,
+        camera_id: str,
+        *,
+        capture_time_ns: int | None = None,
+        max_age_ns: int | None = None,
+        context: object = None,
+    ) -> Iterator[Image]:
+        """Write a frame where the server reads it; see `Stream.slot`."""
+
+        async def begin() -> tuple[Slot, Image]:
+            return self._stream.begin_slot(camera_id)
+
+        async def end(frame: Frame | None) -> None:
+            self._stream.end_slot(camera_id, slot, frame)
+
+        slot, pixels = self._loop.run(begin())
+        frame: Frame | None = None
+        try:
+            yield pixels
+            frame = Frame(camera_id, pixels, capture_time_ns, max_age_ns=max_age_ns, context=context)
+        finally:
+            self._loop.run(end(frame))
 
     def send(self, frame: Frame) -> int:
         """Send a frame for certain; see `Stream.send`."""
@@ -134,13 +166,20 @@ class SyncConnection:
         priority: int = 0,
         max_age_ns: int = 0,
         tensors: Sequence[str] = (),
+        shared_memory: bool = False,
     ) -> SyncStream:
         """A stream of these cameras' frames; see `Connection.stream`."""
         loop = self._running()
 
         async def make() -> Stream:
             return self._connection.stream(
-                cameras, policy=policy, clock=clock, priority=priority, max_age_ns=max_age_ns, tensors=tensors
+                cameras,
+                policy=policy,
+                clock=clock,
+                priority=priority,
+                max_age_ns=max_age_ns,
+                tensors=tensors,
+                shared_memory=shared_memory,
             )
 
         return SyncStream(loop, loop.run(make()))

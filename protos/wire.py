@@ -25,7 +25,7 @@ def join(request: StreamFramesRequest, pixels: bytes | bytearray | memoryview) -
         pixels: The frame's bytes.
     """
     head = request.SerializeToString()
-    return b"".join((head, bytes((_PIXELS_TAG,)), _varint(len(memoryview(pixels).cast("B"))), pixels))
+    return b"".join((head, bytes((_PIXELS_TAG,)), varint(len(memoryview(pixels).cast("B"))), pixels))
 
 
 def split(message: bytes) -> tuple[StreamFramesRequest, memoryview]:
@@ -47,10 +47,10 @@ def _find_pixels(view: memoryview) -> tuple[int, memoryview]:
     position = 0
     while position < len(view):
         start = position
-        tag, position = _read_varint(view, position)
+        tag, position = read_varint(view, position)
         if tag & 7 != _LENGTH_DELIMITED:
             raise DecodeError(f"field {tag >> 3} at byte {start} is not length-delimited")
-        length, position = _read_varint(view, position)
+        length, position = read_varint(view, position)
         if position + length > len(view):
             raise DecodeError(f"field {tag >> 3} ends at byte {position + length}, the message has {len(view)}")
         if tag == _PIXELS_TAG:
@@ -61,7 +61,8 @@ def _find_pixels(view: memoryview) -> tuple[int, memoryview]:
     return len(view), view[:0]
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number of at least 0, seven bits a byte, the lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -70,7 +71,12 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+def read_varint(view: memoryview, position: int) -> tuple[int, int]:
+    """The number at a position, and where it ends.
+
+    Raises:
+        DecodeError: It is cut off, or longer than 64 bits need.
+    """
     value = 0
     for shift in range(0, 64, 7):
         if position >= len(view):

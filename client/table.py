@@ -15,7 +15,18 @@ from client.statistics import Row
 STAGE_COLORS: Mapping[str, str] = dict(
     zip(
         STAGES,
-        ("#4e79a7", "#bab0ac", "#f28e2b", "#9c755f", "#edc948", "#59a14f", "#76b7b2", "#b07aa1", "#e15759"),
+        (
+            "#4e79a7",
+            "#bab0ac",
+            "#f28e2b",
+            "#9c755f",
+            "#edc948",
+            "#ff9da7",
+            "#59a14f",
+            "#76b7b2",
+            "#b07aa1",
+            "#e15759",
+        ),  # fmt: skip
         strict=True,
     )
 )

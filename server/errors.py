@@ -25,6 +25,10 @@ class ServerError(Exception):
             ├── RequestLate        its time ran out while it waited for its turn
             ├── InferenceFailed    the engine failed to compute a request
             ├── SwapRefused        an engine cannot take another's place
+            ├── LoadFailed         a bundle cannot be loaded
+            ├── RegionNotFound     no shared memory of that name, for whoever asks
+            ├── NameTaken          a name that is in use already
+            ├── NotSupported       a part of a protocol that this server has not
             └── Draining           the server is shutting down
 
     Args:
@@ -93,6 +97,22 @@ class SwapRefused(StreamEnded):
     """An engine cannot take another's place."""
 
 
+class LoadFailed(StreamEnded):
+    """A bundle cannot be loaded."""
+
+
+class RegionNotFound(StreamEnded):
+    """Nobody registered shared memory of that name, or somebody else did."""
+
+
+class NameTaken(StreamEnded):
+    """A name is in use already."""
+
+
+class NotSupported(StreamEnded):
+    """A part of a protocol that this server has not."""
+
+
 class Draining(StreamEnded):
     """The server is shutting down."""
 
@@ -110,6 +130,10 @@ STATUS_CODES: dict[type[Exception], grpc.StatusCode] = {
     RequestLate: grpc.StatusCode.DEADLINE_EXCEEDED,
     InferenceFailed: grpc.StatusCode.INTERNAL,
     SwapRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
+    RegionNotFound: grpc.StatusCode.NOT_FOUND,
+    NameTaken: grpc.StatusCode.ALREADY_EXISTS,
+    NotSupported: grpc.StatusCode.UNIMPLEMENTED,
     Draining: grpc.StatusCode.UNAVAILABLE,
 }
 """Anything else is a bug of ours: INTERNAL, with the traceback in the log and not in the answer."""

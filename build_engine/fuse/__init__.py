@@ -11,5 +11,20 @@ from build_engine.fuse.cost import Cost, count
 from build_engine.fuse.fusion import FuseResult, fuse
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.report import FusedRegion, FuseReport, KeptRegion
+from build_engine.fuse.verified import VerifiedFusion, fuse_verified
+from build_engine.fuse.verify import FusionMismatch, Verifier
 
-__all__ = ["Cost", "FuseOptions", "FuseReport", "FuseResult", "FusedRegion", "KeptRegion", "count", "fuse"]
+__all__ = [
+    "Cost",
+    "FuseOptions",
+    "FuseReport",
+    "FuseResult",
+    "FusedRegion",
+    "FusionMismatch",
+    "KeptRegion",
+    "VerifiedFusion",
+    "Verifier",
+    "count",
+    "fuse",
+    "fuse_verified",
+]

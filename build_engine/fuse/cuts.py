@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Arranged, Form, Framed, NotExact
+from build_engine.fuse.algebra import Arranged, Form, Framed, NotExact, Reason
 from build_engine.fuse.cost import is_constant, node_ns
 from build_engine.fuse.moved import MovedNodes
 from build_engine.fuse.options import FuseOptions
+from build_engine.fuse.provenance import node_names
 from build_engine.fuse.realize import realization
 from build_engine.fuse.rules import RULES, Site
 from build_engine.fuse.rules.site import Constant, Operand
@@ -76,6 +77,10 @@ def enumerate_cuts(graph: ir.Graph, opset: int, options: FuseOptions) -> Cuts:
     for node in graph:
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is None or not all(_is_float(output) for output in node.outputs if output.uses()):
+            continue
+        if options.excluded and node_names([node])[0] in options.excluded:
+            left = NotExact(Reason.VERIFICATION, "it stays as it is, because fusing it missed the bound")
+            cuts.refusals[node] = [(frozenset(), left)]
             continue
         found: dict[ir.Value, dict[frozenset[ir.Value], Cut]] = {output: {} for output in node.outputs}
         for operands, absorbed in _combinations(node, cuts):

@@ -17,6 +17,7 @@ class FuseOptions:
         symbolic_size: Height and width assumed for the cost model where a model leaves them open; a batch
             left open counts as 1.
         cuts_per_tensor: How many forms of a tensor are kept while looking for the best cover.
+        excluded: Names of nodes, as a report gives them, that stay as they are.
     """
 
     ns_per_mac: float = 0.02
@@ -24,6 +25,7 @@ class FuseOptions:
     ns_per_launch: float = 5000.0
     symbolic_size: int = 224
     cuts_per_tensor: int = 12
+    excluded: frozenset[str] = frozenset()
 
     @classmethod
     def for_target(cls, target: str) -> FuseOptions:

@@ -39,7 +39,7 @@ class KeptRegion:
         name: The node.
         modules: Its PyTorch module path, where the exporter kept it.
         reason: ``nonlinearity``, ``shared tensor``, ``border``, ``cost``, ``broadcast``, ``geometry``,
-            ``unknown shape`` or ``operator``.
+            ``unknown shape``, ``operator``, or ``verification`` for a region that fused missed its bound.
         sentence: The same for a person, with the values seen.
     """
 

@@ -12,6 +12,7 @@ class Reason(str, enum.Enum):
     GEOMETRY = "geometry"
     UNKNOWN_SHAPE = "unknown shape"
     OPERATOR = "operator"
+    VERIFICATION = "verification"
 
 
 class NotExact(Exception):

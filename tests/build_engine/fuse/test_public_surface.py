@@ -11,9 +11,13 @@ def test_all() -> None:
         "FuseReport",
         "FuseResult",
         "FusedRegion",
+        "FusionMismatch",
         "KeptRegion",
+        "VerifiedFusion",
+        "Verifier",
         "count",
         "fuse",
+        "fuse_verified",
     ]
 
 

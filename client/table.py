@@ -26,7 +26,7 @@ STAGE_COLORS: Mapping[str, str] = dict(
             "#76b7b2",
             "#b07aa1",
             "#e15759",
-        ),  # fmt: skip
+        ),
         strict=True,
     )
 )

@@ -65,7 +65,11 @@ class TensorPipeline:
         slots = self._slots_for(request.batch)
         started = self._clock()
         for name, array in request.inputs.items():
-            np.copyto(slots.view(name, request.batch), array)
+            target = slots.view(name, request.batch)
+            if isinstance(array, np.ndarray):
+                np.copyto(target, array)
+            else:
+                array.copy_into(target)
         request.inputs = {}
         filled = self._clock()
         self._runtime.run(slots.batch(request.batch))

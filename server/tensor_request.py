@@ -4,15 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from engine.runtime import RuntimeDescription
 from engine.tensors import TensorSpec
 from server.errors import RequestInvalid, StreamEnded
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+
+class TensorSource(Protocol):
+    """An input that is fetched when its turn has come, straight to where the engine reads it."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its element type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes, batch first where there is one."""
+
+    def copy_into(self, target: npt.NDArray[Any]) -> None:
+        """Fetch it, on the engine's thread.
+
+        Args:
+            target: Of the same type and shape, contiguous.
+
+        Raises:
+            StreamEnded: It is not there any more.
+        """
+
+
+Arrays = Mapping[str, npt.NDArray[Any] | TensorSource]
 
 
 @dataclass(frozen=True)
@@ -91,7 +115,7 @@ def check_inputs(description: RuntimeDescription, inputs: Arrays) -> int:
     return batch
 
 
-def _check_one(spec: TensorSpec, array: npt.NDArray[Any]) -> int | None:
+def _check_one(spec: TensorSpec, array: npt.NDArray[Any] | TensorSource) -> int | None:
     """Entries of an input's batch; None for an input without one."""
     if array.dtype.name != spec.dtype:
         raise RequestInvalid(f"input {spec.name} is {array.dtype.name}", remedy=f"send {spec.dtype}")

@@ -24,8 +24,7 @@ class Cost:
         nodes: ONNX nodes, constants apart.
         macs: Multiply-accumulates of convolutions and matrix products.
         parameters: Elements of constant floating-point tensors.
-        activation_bytes: For a graph the peak of live tensors, in the graph's own order; for a region the
-            tensors it writes.
+        activation_bytes: The peak of live tensors while it runs in its own order, what it reads included.
         launches: Nodes that run something, views apart.
     """
 
@@ -94,8 +93,21 @@ def node_ns(node: ir.Node, options: FuseOptions) -> float:
     return node_macs(node, options) * options.ns_per_mac + moved * options.ns_per_byte + options.ns_per_launch
 
 
+@dataclass(frozen=True)
+class LiveStep:
+    """One step of a graph, views apart.
+
+    Args:
+        node: The node that runs, by name or else by operator and output.
+        live_bytes: Tensors alive while it does, its own output included.
+    """
+
+    node: str
+    live_bytes: int
+
+
 def cost_of(nodes: Iterable[ir.Node], options: FuseOptions) -> Cost:
-    """The cost of a region; every weight counts once."""
+    """The cost of a graph, or of a region, whose nodes come in an order they can run in; every weight counts once."""
     listed = [node for node in nodes if node.op_type != "Constant"]
     weights = {v for node in listed for v in node.inputs if v is not None and is_constant(v)}
     return Cost(
@@ -105,18 +117,25 @@ def cost_of(nodes: Iterable[ir.Node], options: FuseOptions) -> Cost:
         parameters=sum(
             math.prod(assumed_sizes(w, options)) for w in weights if w.dtype is not None and w.dtype.is_floating_point()
         ),
-        activation_bytes=sum(
-            tensor_bytes(v, options) for node in listed if node.op_type not in VIEWS for v in node.outputs
-        ),
+        activation_bytes=max((step.live_bytes for step in live_steps(listed, options)), default=0),
         launches=sum(node.op_type not in VIEWS for node in listed),
     )
 
 
-def peak_activation_bytes(graph: ir.Graph, options: FuseOptions) -> int:
-    """Largest sum of tensors alive at once when nodes run in the graph's order; views share their source."""
+def live_steps(nodes: Iterable[ir.Node], options: FuseOptions) -> tuple[LiveStep, ...]:
+    """Bytes of the tensors alive at each step; views share their source.
+
+    What the nodes read from elsewhere is alive from the start to its last reader among them, what others read or the
+    graph gives is alive to the end.
+
+    Args:
+        nodes: In the order they run.
+        options: Sizes to assume where the model leaves them open.
+    """
+    order = list(nodes)
+    inside = set(order)
     owner: dict[ir.Value, ir.Value] = {}
     last: dict[ir.Value, int] = {}
-    order = list(graph)
 
     def storage(value: ir.Value) -> ir.Value:
         return owner.get(value, value)
@@ -127,25 +146,23 @@ def peak_activation_bytes(graph: ir.Graph, options: FuseOptions) -> int:
                 last[storage(value)] = step
         if node.op_type in VIEWS and node.inputs and node.inputs[0] is not None:
             owner[node.outputs[0]] = storage(node.inputs[0])
-    for value in graph.outputs:
-        last[storage(value)] = len(order)
-    alive = {v: tensor_bytes(v, options) for v in graph.inputs if v in last}
-    now = peak = sum(alive.values())
+    for node in order:
+        for value in node.outputs:
+            if value.is_graph_output() or any(use.node not in inside for use in value.uses()):
+                last[storage(value)] = len(order)
+    alive = {v: tensor_bytes(v, options) for v in last if v.producer() not in inside}
+    now = sum(alive.values())
+    steps = []
     for step, node in enumerate(order):
         for value in node.outputs:
             if value not in owner and node.op_type != "Constant":
                 alive[value] = tensor_bytes(value, options)
                 now += alive[value]
-        peak = max(peak, now)
+        if node.op_type not in VIEWS:
+            steps.append(LiveStep(node.name or f"{node.op_type}:{node.outputs[0].name}", now))
         for value in [v for v in alive if last.get(v, step) <= step]:
             now -= alive.pop(value)
-    return peak
-
-
-def count_graph(graph: ir.Graph, options: FuseOptions) -> Cost:
-    """The cost of a whole graph, with its peak of live tensors."""
-    total = cost_of(graph, options)
-    return Cost(**{**asdict(total), "activation_bytes": peak_activation_bytes(graph, options)})
+    return tuple(steps)
 
 
 def count(model: onnx.ModelProto, options: FuseOptions | None = None) -> Cost:
@@ -156,4 +173,4 @@ def count(model: onnx.ModelProto, options: FuseOptions | None = None) -> Cost:
         options: Sizes to assume where the model leaves them open. None means default.
     """
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    return count_graph(ir.serde.deserialize_model(inferred).graph, options or FuseOptions())
+    return cost_of(ir.serde.deserialize_model(inferred).graph, options or FuseOptions())

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from build_engine.errors import BuildError
-from build_engine.fuse.cost import Cost, cost_of, count_graph
+from build_engine.fuse.cost import Cost, cost_of, live_steps
 from build_engine.fuse.cover import cheapest_cover
 from build_engine.fuse.cuts import Cut, enumerate_cuts
 from build_engine.fuse.emit import apply
@@ -60,7 +60,7 @@ def fuse(
     say = progress or _silent
     say("preparing", 0, 2)
     working = prepare(model)
-    before = count_graph(working.graph, options)
+    before, live_before = cost_of(working.graph, options), live_steps(working.graph, options)
     regions: list[FusedRegion] = []
     kept: list[KeptRegion] = []
     graphs = list(working.graphs())  # the main graph, and the bodies of its loops and conditionals
@@ -73,7 +73,15 @@ def fuse(
     tidy(working)
     after = finished(working, model)
     say("done", 2, 2)
-    return FuseResult(after, FuseReport(tuple(regions), tuple(kept), before, count_graph(working.graph, options)))
+    report = FuseReport(
+        regions=tuple(regions),
+        kept=tuple(kept),
+        before=before,
+        after=cost_of(working.graph, options),
+        live_before=live_before,
+        live_after=live_steps(working.graph, options),
+    )
+    return FuseResult(after, report)
 
 
 def _fuse_graph(graph: ir.Graph, opset: int, options: FuseOptions) -> tuple[list[FusedRegion], tuple[KeptRegion, ...]]:

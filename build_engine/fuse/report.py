@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from build_engine.fuse.cost import Cost
+from build_engine.fuse.cost import Cost, LiveStep
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,16 @@ class FuseReport:
         kept: What was not, and why.
         before: The whole model as it came.
         after: The whole model as it is now.
+        live_before: Memory of activations over time, step by step, as it came.
+        live_after: The same as it is now.
     """
 
     regions: tuple[FusedRegion, ...]
     kept: tuple[KeptRegion, ...]
     before: Cost
     after: Cost
+    live_before: tuple[LiveStep, ...] = ()
+    live_after: tuple[LiveStep, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from build_engine.fuse.algebra import Convolution, Form, NotExact, Reason, Window
 from build_engine.fuse.algebra.form import dense
-from build_engine.fuse.cost import Cost, count_graph, is_constant
+from build_engine.fuse.cost import Cost, cost_of, is_constant
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.emit import Emitter
 from build_engine.fuse.fusion import Model, finished
@@ -65,7 +65,7 @@ def remove_residuals(model: Model, options: FuseOptions | None = None) -> Residu
     options = options or FuseOptions()
     working = prepare(model)
     graph, opset = working.graph, working.opset_imports.get("", 1)
-    before = count_graph(graph, options)
+    before = cost_of(graph, options)
     emitter = Emitter(graph, options)
     removed = []
     for node in list(graph):
@@ -80,7 +80,7 @@ def remove_residuals(model: Model, options: FuseOptions | None = None) -> Residu
             break
     graph.sort()
     tidy(working)
-    return ResidualResult(finished(working, model), tuple(removed), before, count_graph(graph, options))
+    return ResidualResult(finished(working, model), tuple(removed), before, cost_of(graph, options))
 
 
 def _reserve_and_merge(

@@ -38,9 +38,7 @@ def load_onnx(path: Path, shapes: Sequence[InputShape], opset: int | None) -> tu
     try:
         model = onnx.load(path)
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise BuildError(
-            f"{path} is no ONNX file: {error}", remedy="copy it again, or export the model again"
-        ) from None
+        raise no_onnx_file(path, error) from None
     except (OSError, onnx.checker.ValidationError) as error:
         raise BuildError(
             f"{path}: the weights that lie outside the file cannot be read: {error}",
@@ -51,7 +49,7 @@ def load_onnx(path: Path, shapes: Sequence[InputShape], opset: int | None) -> tu
     wanted = opset or max(opset_of(model), OLDEST_OPSET)
     if wanted != opset_of(model):
         model = _convert(model, wanted, path)
-    _fix_shapes(model, shapes)
+    fix_shapes(model, shapes)
     name_batch(model)
     try:
         model = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
@@ -82,7 +80,17 @@ def _convert(model: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:
         ) from None
 
 
-def _fix_shapes(model: onnx.ModelProto, shapes: Sequence[InputShape]) -> None:
+def no_onnx_file(path: Path, error: Exception) -> BuildError:
+    """What to say about a file that cannot be parsed."""
+    return BuildError(f"{path} is no ONNX file: {error}", remedy="copy it again, or export the model again")
+
+
+def fix_shapes(model: onnx.ModelProto, shapes: Sequence[InputShape]) -> None:
+    """Give free dimensions of a model's inputs a size, the first one apart.
+
+    Raises:
+        BuildError: An input is not there, or has other sizes.
+    """
     values = {value.name: value for value in feeds(model)}
     for shape in shapes:
         if shape.name is None and len(values) > 1:

@@ -1,0 +1,175 @@
+"""From the tensors of a request to what the engine takes. Everything a client says of them is checked first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.tensors import TensorSpec
+from protos.inference.service_pb2 import ModelInferRequest
+from server.errors import RequestInvalid
+from server.open_inference.contents import read_contents
+from server.open_inference.datatypes import DATATYPES
+from server.open_inference.models import Model
+from server.open_inference.placement import FindRegion, read_placement
+from server.open_inference.regions import SharedInput
+from server.tensor_request import TensorSource
+
+MOST_DIMENSIONS = 32
+Tensor = ModelInferRequest.InferInputTensor
+Inputs = dict[str, npt.NDArray[Any] | TensorSource]
+
+
+def read_inputs(
+    model: Model, request: ModelInferRequest, raw: Sequence[memoryview], find_region: FindRegion
+) -> tuple[Inputs, int]:
+    """Read a request's inputs.
+
+    Args:
+        model: What they are for.
+        request: Without its raw contents.
+        raw: Its raw contents.
+        find_region: Looks up the caller's shared memory.
+
+    Returns:
+        Every input by name, and the entries of the batch: 1 for a model without one, and possibly 0 for one with it.
+        Raw contents are not copied.
+
+    Raises:
+        StreamEnded: Something is missing, too much or does not fit; the message says which.
+    """
+    tensors = _by_name(model, request.inputs)
+    batch = _check_batch(model, tensors)
+    for name, tensor in tensors.items():
+        _check_tensor(model, model.inputs[name], tensor)
+    contents = iter(raw)
+    inputs = {
+        tensor.name: _read_one(model.inputs[tensor.name], tensor, contents, len(raw) > 0, find_region)
+        for tensor in request.inputs
+    }
+    if left := sum(1 for _ in contents):
+        raise RequestInvalid(
+            f"{len(raw)} raw_input_contents came, {left} more than inputs that are not in shared memory",
+            remedy="send one for each of those, in the order of the inputs",
+        )
+    return inputs, batch
+
+
+def _by_name(model: Model, given: Sequence[Tensor]) -> Mapping[str, Tensor]:
+    """Every input of the model, each given once."""
+    tensors: dict[str, Tensor] = {}
+    for tensor in given:
+        if tensor.name not in model.inputs:
+            raise RequestInvalid(
+                f"model '{model.name}' has no input '{tensor.name[:80]}'", remedy=f"send {', '.join(model.inputs)}"
+            )
+        if tensor.name in tensors:
+            raise RequestInvalid(f"input '{tensor.name}' was sent twice", remedy="send it once")
+        tensors[tensor.name] = tensor
+    if missing := [name for name in model.inputs if name not in tensors]:
+        raise RequestInvalid(
+            f"model '{model.name}' takes {len(model.inputs)} inputs, {len(tensors)} came: {_quoted(tensors)} without "
+            f"{_quoted(missing)}",
+            remedy="send every input",
+        )
+    return tensors
+
+
+def _check_batch(model: Model, tensors: Mapping[str, Tensor]) -> int:
+    """Entries of the batch, the same for every input that has one."""
+    sizes = {}
+    for name, tensor in tensors.items():
+        if model.inputs[name].batched:
+            if not tensor.shape:
+                raise RequestInvalid(
+                    f"input '{name}' of model '{model.name}' has no shape, so no batch",
+                    remedy=f"send shape {_shape(model.inputs[name].shape)}",
+                )
+            sizes[name] = tensor.shape[0]
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"'{name}' has {size}" for name, size in sizes.items())
+        raise RequestInvalid(
+            f"inputs of model '{model.name}' differ in their batch: {told}", remedy="send as many entries of each"
+        )
+    batch = next(iter(sizes.values()), 1)
+    if not 0 <= batch <= model.largest_batch:
+        raise RequestInvalid(
+            f"a batch of {batch}, model '{model.name}' takes up to {model.largest_batch}",
+            remedy="split it, or build the bundle again with a larger --max-batch",
+        )
+    return batch
+
+
+def _check_tensor(model: Model, spec: TensorSpec, tensor: Tensor) -> None:
+    """Element type and shape; the batch is checked already."""
+    wanted = DATATYPES[spec.dtype]
+    if tensor.datatype != wanted:
+        raise RequestInvalid(
+            f"input '{spec.name}' came as '{tensor.datatype[:20]}', model '{model.name}' takes '{wanted}'",
+            remedy=f"convert it to {wanted}",
+        )
+    fits = len(tensor.shape) == len(spec.shape) and all(
+        size in ("batch", given) for size, given in zip(spec.shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        given = _shape(tensor.shape) if len(tensor.shape) <= MOST_DIMENSIONS else f"{len(tensor.shape)} dimensions"
+        batch = "; the first one is the batch" if spec.batched else ""
+        raise RequestInvalid(
+            f"input '{spec.name}' has shape {given}, model '{model.name}' takes {_shape(spec.shape)}{batch}",
+            remedy="send that shape",
+        )
+
+
+def _read_one(
+    spec: TensorSpec, tensor: Tensor, raw: Iterator[memoryview], has_raw: bool, find_region: FindRegion
+) -> npt.NDArray[Any] | TensorSource:
+    """One input, from whichever of the three places it is in."""
+    shape, dtype = tuple(tensor.shape), np.dtype(spec.dtype)
+    wanted = math.prod(shape) * dtype.itemsize
+    placement = read_placement(spec.name, tensor.parameters, find_region)
+    if placement is not None:
+        if tensor.HasField("contents"):
+            raise RequestInvalid(
+                f"input '{spec.name}' is in shared memory, and has contents", remedy="send one or the other"
+            )
+        _check_bytes(spec, wanted, placement.byte_size)
+        return SharedInput(placement.region, placement.offset, dtype, shape)
+    if not has_raw:
+        if wanted and not tensor.HasField("contents"):
+            raise RequestInvalid(f"input '{spec.name}' has no contents", remedy="send raw_input_contents or contents")
+        values = read_contents(spec, tensor.contents)
+        _check_bytes(spec, wanted, values.nbytes)
+        return values.reshape(shape)
+    if tensor.HasField("contents"):
+        raise RequestInvalid(
+            f"input '{spec.name}' has contents beside raw_input_contents", remedy="send all inputs one way"
+        )
+    content = next(raw, None)
+    if content is None:
+        raise RequestInvalid(
+            f"no raw_input_contents are left for input '{spec.name}'",
+            remedy="send one for each input that is not in shared memory, in the order of the inputs",
+        )
+    _check_bytes(spec, wanted, len(content))
+    if spec.dtype == "bool":  # any other byte than 0 and 1 would be no truth value to the engine
+        return (np.frombuffer(content, np.uint8) != 0).reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _check_bytes(spec: TensorSpec, wanted: int, given: int) -> None:
+    if given != wanted:
+        raise RequestInvalid(
+            f"input '{spec.name}' has {given} bytes, its shape and type need {wanted}", remedy="send all of it"
+        )
+
+
+def _shape(sizes: Sequence[int | str]) -> str:
+    return f"[{','.join(str(size) if isinstance(size, int) else '-1' for size in sizes)}]"
+
+
+def _quoted(names: Sequence[str] | Mapping[str, object]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from protos.monocoque.v1 import camera_pb2
+from server.decode import Samples
 from server.ledger import Ledger
 from server.metrics import CameraMetrics
 
@@ -88,6 +89,7 @@ class Frame:
         deadline_ns: When an answer is of no use any more, in the same clock; None means never.
         decoded_bytes: Size of its image.
         shared: Where `pixels` are not ours but in shared memory; None where they are.
+        picture: What the camera's video decoder made of its access unit; None for the other encodings.
     """
 
     camera: OpenCamera
@@ -99,6 +101,7 @@ class Frame:
     deadline_ns: int | None = None
     decoded_bytes: int = 0
     shared: SharedPixels | None = None
+    picture: Samples | None = None
     frame_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,8 +113,14 @@ class Frame:
         return self.shared is not None and not self.shared.intact()
 
     def release(self) -> None:
-        """Let go of the pixel bytes."""
+        """Let go of the pixel bytes, and of the picture."""
         self.pixels = memoryview(b"")
+        self.picture = None
+
+    def take_picture(self, picture: Samples) -> None:
+        """Its access unit was decoded: keep the picture in its place."""
+        self.pixels = memoryview(b"")
+        self.picture = picture
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from engine.manifest import Manifest
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.clock import LARGEST_ERROR_NS
+from server.decode import video
 from server.errors import OutOfOrder, RequestInvalid
-from server.layout import check_geometry, largest_frame_bytes
+from server.layout import VIDEO_ENCODINGS, check_geometry, encoding_name, largest_frame_bytes
 from server.shared_memory.region import slots_layout
 
 CAMERA_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -68,10 +69,15 @@ def slots_of(request: pb.Open) -> int:
 
 def reserved_bytes(request: pb.Open) -> int:
     """Memory that the frames of a stream may take."""
+    decoders = sum(
+        (video.MAX_REORDERED + 1) * camera.width * camera.height * 3 // 2  # pictures of 8 bits, 4:2:0
+        for camera in request.cameras
+        if camera.encoding in VIDEO_ENCODINGS
+    )
     if request.shared_memory:
-        return slots_layout(request.cameras, slots_of(request))[1]
+        return decoders + slots_layout(request.cameras, slots_of(request))[1]
     per_camera = credits_of(request) + FRAMES_HELD
-    return sum(per_camera * largest_frame_bytes(camera.width, camera.height) for camera in request.cameras)
+    return decoders + sum(per_camera * largest_frame_bytes(camera.width, camera.height) for camera in request.cameras)
 
 
 def check_open(request: pb.Open, manifest: Manifest, limits: Limits) -> None:
@@ -117,6 +123,11 @@ def _check_cameras(request: pb.Open, limits: Limits) -> None:
         seen.add(camera.id)
         if fault := check_geometry(camera.encoding, camera.width, camera.height):
             raise RequestInvalid(f"{where} ({camera.id}): {fault}", remedy="correct the camera's size or encoding")
+        if camera.encoding in VIDEO_ENCODINGS and (lacking := video.missing()):
+            raise OutOfOrder(
+                f"{where} ({camera.id}) sends {encoding_name(camera.encoding)}: {lacking}",
+                remedy="on the server: pip install 'monocoque[video]'; or send JPEG",
+            )
         if camera.width > limits.max_width or camera.height > limits.max_height:
             raise RequestInvalid(
                 f"{where} ({camera.id}) is {camera.width}x{camera.height}, "

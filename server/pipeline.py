@@ -140,7 +140,7 @@ class Pipeline:
         for frame in frames:
             frame.ledger.selected = self._clock()
             try:
-                samples = decode(frame.header, frame.pixels, self._preprocessing)
+                samples = decode(frame.header, frame.pixels, self._preprocessing, frame.picture)
                 frame.decoded_bytes = samples.nbytes
                 decoded.append((frame, samples))
             except DecodeFailed as error:

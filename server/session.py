@@ -12,13 +12,14 @@ from server.answers import AnswerWriter, as_response, finish
 from server.clock import ClientClock, HostClock, declared
 from server.errors import OutOfOrder, RequestInvalid
 from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
-from server.layout import RAW_ENCODINGS, check_frame
+from server.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
 from server.ledger import Ledger
 from server.mailbox import Mailbox
 from server.metrics import Metrics
 from server.opening import credits_of, is_replay
 from server.outbox import Outbox
 from server.shared_memory.region import BorrowedSlot, StreamRegion
+from server.video_queue import MAX_WAITING, VideoQueue
 from server.watch import Audience
 
 REPLACED = "replaced by a newer frame before work on it began"
@@ -83,6 +84,11 @@ class Session:
         }
         for camera in self.cameras.values():
             mailbox.add_camera(camera.key, replaces=not self.replays, depth=self.credits, priority=request.priority)
+        self._video = {
+            camera_id: VideoQueue(camera.spec, self.credits, _VideoCamera(self, camera))
+            for camera_id, camera in self.cameras.items()
+            if camera.spec.encoding in VIDEO_ENCODINGS
+        }
 
     async def receive(self, message: bytes) -> None:
         """Take one message of the client. In REPLAY, waits until its frame has room: that holds the client back.
@@ -137,6 +143,13 @@ class Session:
             self.outbox.add_credit(header.camera_id)
             self.deliver(self._writer.without_numbers(frame, status, reason))
             return
+        if (video := self._video.get(header.camera_id)) is not None:
+            if video.put(frame):
+                camera.last_sequence = header.sequence
+            else:
+                reason = f"{MAX_WAITING} access units wait to be decoded; send one per credit"
+                self.deliver(self._writer.without_numbers(frame, "refused", reason))
+            return
         camera.last_sequence = header.sequence
         if self.replays:
             await self._room_for(frame)
@@ -145,10 +158,18 @@ class Session:
                 return
         else:
             self.outbox.add_credit(header.camera_id)
+        self.offer(frame)
+
+    def offer(self, frame: Frame) -> None:
+        """Let a frame wait for the engine, in the place of an older one where only the freshest counts."""
         replaced = self.mailbox.offer(frame)
         if replaced is not None:
-            replaced.ledger.selected = received
+            replaced.ledger.selected = self._host.monotonic_ns()
             self.deliver(self._writer.without_numbers(replaced, "stale", REPLACED))
+
+    def answer(self, frame: Frame, status: str, reason: str) -> None:
+        """Answer a frame that is not computed."""
+        self.deliver(self._writer.without_numbers(frame, status, reason))
 
     def _borrow(self, request: pb.StreamFramesRequest, camera: OpenCamera | None) -> tuple[BorrowedSlot | None, str]:
         """The slot that a frame lies in, if any, and what is wrong with it, if anything is."""
@@ -199,8 +220,13 @@ class Session:
 
     def left_slot(self, frame: Frame) -> None:
         """A frame was taken from its slot: in REPLAY, there is room for another."""
-        if not self._closed:
-            self.outbox.add_credit(frame.camera.key.camera_id)
+        camera_id = frame.camera.key.camera_id
+        if self._closed:
+            return
+        if (video := self._video.get(camera_id)) is not None:
+            video.pump()
+        else:
+            self.outbox.add_credit(camera_id)
             self._room.set()
 
     def deliver(self, answer: Answer) -> None:
@@ -225,18 +251,42 @@ class Session:
             self._audience.publish(frame.camera, result)
 
     async def answered(self) -> None:
-        """Wait until every frame that was received has its answer."""
+        """Wait until every frame that was received has its answer; no more come."""
+        for video in self._video.values():
+            video.flush()
         await self._idle.wait()
 
     def refuse_waiting(self, reason: str) -> None:
         """Answer every frame that waits or still comes, without computing it."""
         self._refusing = reason
         self._room.set()
-        for camera in self.cameras.values():
-            for frame in self.mailbox.remove_camera(camera.key):
+        for camera_id, camera in self.cameras.items():
+            undecoded = self._video.pop(camera_id).close() if camera_id in self._video else []
+            for frame in [*self.mailbox.remove_camera(camera.key), *undecoded]:
                 self.deliver(self._writer.without_numbers(frame, "refused", reason))
 
     def close(self) -> None:
         """End the stream: what waits is dropped, what is computed now will be counted as undelivered."""
         self._closed = True
         self.refuse_waiting(ENDING)
+
+
+class _VideoCamera:
+    """A stream, as the video queue of one of its cameras sees it."""
+
+    def __init__(self, session: Session, camera: OpenCamera) -> None:
+        self._session = session
+        self._camera = camera
+
+    def has_room(self) -> bool:
+        return self._session.mailbox.has_room(self._camera.key)
+
+    def offer(self, frame: Frame) -> None:
+        self._session.offer(frame)
+
+    def answer(self, frame: Frame, status: str, reason: str) -> None:
+        self._session.answer(frame, status, reason)
+
+    def grant(self, frames: int) -> None:
+        for _ in range(frames):
+            self._session.outbox.add_credit(self._camera.key.camera_id)

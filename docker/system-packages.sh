@@ -3,9 +3,12 @@
 set -eu
 
 missing=""
-for pair in prometheus:prometheus chromium:chromium buildah:buildah debootstrap:debootstrap; do
+for pair in prometheus:prometheus chromium:chromium buildah:buildah debootstrap:debootstrap \
+    c++:g++ cmake:cmake protoc:protobuf-compiler; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
+# libraries that the C++ client is built with
+[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$missing libgrpc++-dev libprotobuf-dev"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

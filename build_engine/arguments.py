@@ -11,7 +11,7 @@ from typing import Any, get_args
 from build_engine.camera_input import CameraInput, Color
 from build_engine.errors import BuildError
 from build_engine.load.shapes import parse_shape
-from build_engine.options import BuildOptions
+from build_engine.options import BuildOptions, RemoveResiduals
 from build_engine.quantize.calibration import METHODS
 from engine.manifest import Precision, Target
 
@@ -178,6 +178,9 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         "(default: 2.5 times the unfused graph's own rounding)",
     )
 
+    fusion = build.add_argument_group("fusion")
+    _add_remove_residuals(fusion)
+
     bundle = build.add_argument_group("the bundle")
     bundle.add_argument(
         "--target",
@@ -201,6 +204,16 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         default=_DEFAULTS["threads"],
         metavar="N",
         help="threads of one inference while measuring",
+    )
+
+
+def _add_remove_residuals(group: Any) -> None:  # noqa: ANN401 - likewise
+    group.add_argument(
+        "--remove-residuals",
+        choices=get_args(RemoveResiduals),
+        default=_DEFAULTS["remove_residuals"],
+        help="turn trained shortcuts relu(F(x) + x) into a plain chain of wider convolutions, exactly; auto: only "
+        "if that is measured to be faster and takes no more memory",
     )
 
 
@@ -239,6 +252,7 @@ def build_options(given: argparse.Namespace) -> BuildOptions:
         camera=_camera(given),
         resize=given.resize,
         postprocess=given.postprocess,
+        remove_residuals=given.remove_residuals,
         name=given.name,
         version=given.version,
         max_batch=given.max_batch,

@@ -13,6 +13,7 @@ from build_engine.quantize.calibration import Method
 from engine.manifest import Precision, Target
 
 NVIDIA_TARGETS: tuple[Target, ...] = ("rtx", "gpu", "jetson-orin", "jetson-thor", "drive-orin", "drive-thor")
+RemoveResiduals = Literal["off", "on", "auto"]
 COMPILED_HERE: tuple[Target, ...] = ("rtx", "gpu")
 """Targets whose plans a build machine can compile: RTX needs no GPU, `gpu` needs the one that will serve."""
 
@@ -38,6 +39,8 @@ class BuildOptions:
         camera: What the network was trained on; None leaves its inputs as they are.
         resize: How a frame of another size is fitted.
         postprocess: File with the fields of `DetectionPostprocessing`; None answers tensors.
+        remove_residuals: What becomes of `relu(F(x) + x)`: left, turned into a plain chain, or whichever is measured to
+            be better (see `build_engine.shortcuts`).
         name: Name of the bundle; None takes the model's.
         version: Version of the bundle.
         max_batch: Largest batch.
@@ -67,6 +70,7 @@ class BuildOptions:
     camera: CameraInput | None = None
     resize: Literal["letterbox", "stretch"] = "letterbox"
     postprocess: Path | None = None
+    remove_residuals: RemoveResiduals = "off"
     name: str | None = None
     version: str = "1"
     max_batch: int = 8

@@ -14,7 +14,9 @@ from build_engine.fuse import FuseReport
 from build_engine.fuse.verify import Verification
 from build_engine.load import Loaded
 from build_engine.lowered import Lowered
+from build_engine.mean import MeanFolding
 from build_engine.options import BuildOptions
+from build_engine.shortcuts import Shortcuts
 from engine.manifest import DetectionPostprocessing, Precision, Preprocessing, Target
 from engine.tensors import TensorSpec
 
@@ -35,6 +37,7 @@ class Graph:
         data: Its bytes.
         low_precision_nodes: Nodes that compute in that precision, by name.
         kept_float: Nodes that could not, and why.
+        half_nodes: Nodes of an INT8 graph that compute in FP16.
     """
 
     name: str
@@ -44,6 +47,13 @@ class Graph:
     data: bytes
     low_precision_nodes: tuple[str, ...] = ()
     kept_float: dict[str, str] = field(default_factory=dict)
+    half_nodes: frozenset[str] = frozenset()
+
+    def precision_of(self, node: str) -> Precision:
+        """What a node computes in."""
+        if node in self.low_precision_nodes:
+            return self.precision
+        return "fp16" if node in self.half_nodes else "fp32"
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class Built:
         samples: Calibration data, where given.
         fusion: What the fuser did.
         verification: How far the fused graph is from the unfused one.
+        shortcuts: What became of the shortcuts; None where they were to be left.
+        mean: What became of the camera's mean; None without one.
         graphs: What the bundle holds; the first that names a target serves it, the last is the float graph.
         lowered: How precision was lowered; None for FP32.
         accuracy: Per graph, the float graph first.
@@ -84,6 +96,8 @@ class Built:
     samples: Samples | None
     fusion: FuseReport
     verification: Verification
+    shortcuts: Shortcuts | None
+    mean: MeanFolding | None
     graphs: tuple[Graph, ...]
     lowered: Lowered | None
     accuracy: tuple[Accuracy, ...]

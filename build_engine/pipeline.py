@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import onnx
 
-from build_engine import accuracy, bundling, verify
+from build_engine import accuracy, bundling
 from build_engine.accuracy import Accuracy
-from build_engine.camera_input import subtract_in_rows, takes_frames
+from build_engine.camera_input import takes_frames
 from build_engine.compile.cpu import Latency, batch_sizes, kernels, measure
 from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples, read_samples
-from build_engine.fuse import fuse
+from build_engine.fusing import fuse_network
 from build_engine.given import check_identity, check_outputs, read_postprocessing
 from build_engine.graph import dimensions, feeds, random_inputs, serialize, tensor_specs
 from build_engine.load import load_model, parse_source
 from build_engine.options import COMPILED_HERE, BuildOptions
 from build_engine.outcome import FLOAT, UNFUSED, Built, Graph
 from build_engine.precisions import lower
-from build_engine.progress import Progress, Silent, counter
+from build_engine.progress import Progress, Silent
 from build_engine.quantize import CPU_INT8, fused_arithmetic
 from build_engine.quantize.core import with_node_names
 from build_engine.session import Session
@@ -31,7 +31,6 @@ from engine.manifest import DetectionPostprocessing, Preprocessing
 from engine.tensors import TensorSpec
 
 RANDOM_SEEDS = (1, 2)
-FUSER_STEPS = 4
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> Built:
@@ -67,15 +66,11 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     if options.calibration_data is not None:
         samples = read_samples(options.calibration_data, inputs, preprocessing, options.calibration_frames, said)
 
-    with counter(said, "Fusing", FUSER_STEPS) as tell:
-        fused = fuse(trained, progress=tell)
-    float_model = subtract_in_rows(with_node_names(onnx.shape_inference.infer_shapes(fused.model, data_prop=True)))
     noise = [random_inputs(inputs, 1, seed) for seed in RANDOM_SEEDS]
     cases = [*(samples.spread(options.verify_frames) if samples else ()), *noise]
-    with counter(said, "Verifying against the unfused graph", len(cases)) as tell:
-        verification = verify.check_fusion(trained, float_model, cases, options.tolerance, tell)
+    fused = fuse_network(trained, cases, options, said)
 
-    lowered, graphs = lower(options, float_model, fused_arithmetic(fused.report), samples, postprocessing, metric, said)
+    lowered, graphs = lower(options, fused.model, fused_arithmetic(fused.report), samples, postprocessing, metric, said)
     evaluated = (
         samples.spread(options.evaluation_frames)
         if samples
@@ -98,7 +93,9 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
         postprocessing=postprocessing,
         samples=samples,
         fusion=fused.report,
-        verification=verification,
+        verification=fused.verification,
+        shortcuts=fused.shortcuts,
+        mean=fused.mean,
         graphs=graphs,
         lowered=lowered,
         accuracy=accuracies,

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 
 from build_engine.errors import BuildError
-from build_engine.fuse.verify import Verification, verify_fusion
+from build_engine.fuse.verify import Verification, Verifier
 from build_engine.graph import Tensors
 from engine.bundle import Bundle
 from engine.cpu import cpu_name
@@ -27,35 +27,37 @@ from engine.runtime import RuntimeDescription
 from engine.slots import RegionTable
 
 
-def check_fusion(
-    trained: onnx.ModelProto,
-    fused: onnx.ModelProto,
-    inputs: Sequence[Tensors],
-    tolerance: float | None,
-    progress: Callable[[str, int, int], None],
-) -> Verification:
-    """Compare the fused graph with the unfused one.
+def verifier(
+    trained: onnx.ModelProto, inputs: Sequence[Tensors], progress: Callable[[str, int, int], None] | None = None
+) -> Verifier:
+    """What a graph computes on some inputs, to compare fused versions of it with.
 
     Args:
         trained: The graph before fusion.
-        fused: The graph after it.
         inputs: Real frames where there are any, and random ones.
-        tolerance: Largest error relative to an output's largest value; None leaves it to the fuser's own bound.
         progress: Told about every input.
-
-    Raises:
-        BuildError: They differ by more.
     """
     with _gathers_from_any_size():
-        outcome = verify_fusion(trained, fused, inputs, progress=progress)
-    worst = max(outcome.outputs, key=lambda output: output.fused)
+        return Verifier(trained, inputs, progress=progress)
+
+
+def check_tolerance(verification: Verification, tolerance: float | None) -> None:
+    """Hold a comparison that passed the fuser's own bound to a user's.
+
+    Args:
+        verification: The comparison.
+        tolerance: Largest error relative to an output's largest value; None allows what the fuser does.
+
+    Raises:
+        BuildError: An output is off by more.
+    """
+    worst = max(verification.outputs, key=lambda output: output.fused)
     if tolerance is not None and worst.fused > tolerance:
         raise BuildError(
             f"output {worst.name!r} of the fused graph is off by {worst.fused:.2e} of its largest value, allowed is "
             f"{tolerance:.2e}; the unfused graph's own rounding is {worst.unfused:.2e}",
             remedy="allow more with --tolerance, or leave it out to bound the error by that rounding",
         )
-    return outcome
 
 
 @contextmanager

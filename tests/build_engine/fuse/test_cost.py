@@ -13,7 +13,7 @@ TENSOR = 4 * 8 * 5 * 5
 
 
 def conv(g: GraphBuilder, x: str) -> str:
-    return g.add("Conv", x, RNG.normal(size=(8, 8, 3, 3)), pads=[1, 1, 1, 1])
+    return str(g.add("Conv", x, RNG.normal(size=(8, 8, 3, 3)), pads=[1, 1, 1, 1]))
 
 
 def live(g: GraphBuilder, output: str) -> list[float]:

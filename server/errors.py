@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import grpc
 from google.protobuf.message import DecodeError
+
+log = logging.getLogger("monocoque.service")
 
 
 class ServerError(Exception):
@@ -142,3 +146,13 @@ STATUS_CODES: dict[type[Exception], grpc.StatusCode] = {
 def status_code(error: Exception) -> grpc.StatusCode:
     """The code that a call ends with."""
     return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), grpc.StatusCode.INTERNAL)
+
+
+def ending(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Code and details that a call ends with; a bug of ours is told to the log only."""
+    if isinstance(error, StreamEnded):
+        return status_code(error), f"{error.message} → {error.remedy}"
+    if isinstance(error, DecodeError):
+        return status_code(error), f"malformed message: {error}"
+    log.error("a call failed", exc_info=error)
+    return status_code(error), "the server failed; its log says why"

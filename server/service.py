@@ -9,12 +9,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from protos import wire
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.core import Core
-from server.errors import NeverOpened, NotReading, OutOfOrder, StreamEnded, Superseded, status_code
+from server.errors import NeverOpened, NotReading, OutOfOrder, Superseded, ending
 from server.session import Session
 
 log = logging.getLogger("monocoque.service")
@@ -181,13 +180,8 @@ async def _ending_of(call: Awaitable[None]) -> tuple[grpc.StatusCode, str] | Non
     """
     try:
         await call
-    except StreamEnded as error:
-        return status_code(error), f"{error.message} → {error.remedy}"
-    except DecodeError as error:
-        return status_code(error), f"malformed message: {error}"
     except grpc.aio.InternalError:  # gRPC takes no message for a client that has just left
         return grpc.StatusCode.CANCELLED, "the client has left"
     except Exception as error:
-        log.exception("a call failed")
-        return status_code(error), "the server failed; its log says why"
+        return ending(error)
     return None

@@ -70,8 +70,8 @@ def node_macs(node: ir.Node, options: FuseOptions) -> int:
         taps = math.prod(assumed_sizes(weight, options)[1:])
         return math.prod(assumed_sizes(node.inputs[0], options)) * taps
     if node.op_type in _MATRIX_PRODUCTS:
-        inner = assumed_sizes(node.inputs[0], options)[0 if _transposed(node) else -1]
-        return math.prod(assumed_sizes(output, options)) * inner
+        left = assumed_sizes(node.inputs[0], options)
+        return math.prod(assumed_sizes(output, options)) * left[0 if _transposed(node) else -1] if left else 0
     return 0
 
 

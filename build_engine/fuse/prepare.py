@@ -3,15 +3,14 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx import numpy_helper
 from onnx_ir.passes import common
 
-from build_engine.errors import BuildError
 from build_engine.fuse.fold import fold_constants
-from build_engine.fuse.mapped import forget_pages
-from build_engine.fuse.skeleton import skeleton
+from build_engine.fuse.refuse import refuse_invalid, refuse_unusable_weights
+from build_engine.fuse.simplify import simplify
 
 _ROUNDS = 8
-_OLDEST_OPSET = 11
 
 
 def prepare(model: onnx.ModelProto | ir.Model) -> ir.Model:
@@ -22,28 +21,20 @@ def prepare(model: onnx.ModelProto | ir.Model) -> ir.Model:
     Raises:
         BuildError: The model is invalid, too old, or holds weights that are no finite numbers.
     """
-    try:
-        onnx.checker.check_model(skeleton(model))
-    except onnx.checker.ValidationError as error:
-        raise BuildError(
-            f"the model is not valid ONNX: {str(error).strip()}",
-            remedy="export it again, or run `onnx.checker.check_model` to see where it breaks the standard",
-        ) from error
-    working = model.clone() if isinstance(model, ir.Model) else ir.serde.deserialize_model(model)
-    opset = working.opset_imports.get("", _OLDEST_OPSET)
-    if opset < _OLDEST_OPSET:
-        raise BuildError(
-            f"the model uses operator set {opset}; the oldest that can be fused is {_OLDEST_OPSET}",
-            remedy="export it with opset_version=17, or use onnx.version_converter.convert_version(model, 17)",
-        )
+    refuse_invalid(model)
+    if isinstance(model, ir.Model):
+        working = model.clone()
+    else:
+        working = ir.serde.deserialize_model(with_dense_initializers(model))
     common.InlinePass()(working)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(working)
     common.RemoveInitializersFromInputsPass()(working)
-    refuse_non_finite(working)
+    refuse_unusable_weights(working)
     for _ in range(_ROUNDS):
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(working)
+        _infer_shapes(working)
         if not fold_constants(working):
             break
+    simplify(working)
     tidy(working)
     return working
 
@@ -60,24 +51,32 @@ def tidy(model: ir.Model) -> None:
     common.TopologicalSortPass()(model)
 
 
-def refuse_non_finite(model: ir.Model) -> None:
-    """Raises a `BuildError` that names the first weight that is not a finite number."""
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None or not tensor.dtype.is_floating_point():
-            continue
-        array = tensor.numpy()
-        finite = np.isfinite(array.astype(np.float32) if array.dtype.itemsize < 4 else array)
-        forget_pages([value])
-        if not finite.all():
-            where = tuple(int(i) for i in np.argwhere(~finite)[0])
-            consumer = next(iter(value.consumers()), None)
-            if consumer is not None and consumer.op_type not in _WEIGHTED:
-                continue  # -inf is a legitimate constant of a mask or a Pad before a MaxPool
-            raise BuildError(
-                f"weight '{value.name}' {list(tensor.shape)} holds {array[where]} at {list(where)}",
-                remedy="the training diverged or the file is damaged: load an earlier checkpoint",
-            )
+def with_dense_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its sparse initializers written out, which few tools read; itself where it has none."""
+    if not model.graph.sparse_initializer:
+        return model
+    dense = onnx.ModelProto()
+    dense.CopyFrom(model)
+    for sparse in model.graph.sparse_initializer:
+        values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+        array = np.zeros(tuple(sparse.dims), dtype=values.dtype)
+        if indices.ndim == 1:
+            array.reshape(-1)[indices] = values
+        else:
+            array[tuple(indices.T)] = values
+        dense.graph.initializer.append(numpy_helper.from_array(array, sparse.values.name))
+    del dense.graph.sparse_initializer[:]
+    return dense
 
 
-_WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
+def _infer_shapes(model: ir.Model) -> None:
+    """Shapes and types of all tensors. The pass takes the element type of a sequence for that of a tensor: undone."""
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    for graph in model.graphs():
+        for node in graph:
+            if node.op_type in _SEQUENCES:
+                for output in node.outputs:
+                    output.type = output.shape = None
+
+
+_SEQUENCES = frozenset({"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"})

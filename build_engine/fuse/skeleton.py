@@ -23,6 +23,9 @@ def skeleton(model: onnx.ModelProto | ir.Model) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if tensor.name not in known:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    for sparse in model.graph.sparse_initializer:
+        values = sparse.values
+        graph.input.append(onnx.helper.make_tensor_value_info(values.name, values.data_type, sparse.dims))
     return onnx.ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
     )

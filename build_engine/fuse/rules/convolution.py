@@ -1,7 +1,7 @@
 import numpy as np
 
 from build_engine.fuse.algebra import Deferred, Form, NotExact, Reason, Window
-from build_engine.fuse.rules.site import Site
+from build_engine.fuse.rules.site import Constant, Site
 
 
 def conv(site: Site) -> Form:
@@ -25,7 +25,18 @@ def conv(site: Site) -> Form:
         site.integer("group", 1),
         is_zero=not weight.any(),
     )
-    return convolved if bias is None else convolved.shifted(Deferred.of(bias))
+    return convolved if bias is None else convolved.shifted(Deferred.of(_checked(bias, convolved.c_out)))
+
+
+def _checked(bias: Constant, channels: int) -> Constant:
+    """A bias, ``(C_out,)``.
+
+    Raises:
+        NotExact: It has another shape, as an exporter writes it for three-dimensional convolutions; no runtime runs it.
+    """
+    if bias.shape != (channels,):
+        raise NotExact(Reason.GEOMETRY, f"a bias of shape {bias.shape} for {channels} channels")
+    return bias
 
 
 def explicit_pads(

@@ -32,6 +32,9 @@ from server.errors import StartFailed
 from server.lane import EngineHost, Lane
 from server.mailbox import Mailbox
 from server.metrics import Metrics
+from server.open_inference.models import request_bytes
+from server.open_inference.service import SERVICE as OPEN_INFERENCE
+from server.open_inference.service import OpenInferenceService
 from server.opening import Limits
 from server.process_memory import ProcessMemory
 from server.scrape import ScrapeServer
@@ -157,7 +160,7 @@ class Server:
             raise
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: no collection needs to look at it again
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING, "", SERVICE, LIVENESS)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING, "", SERVICE, OPEN_INFERENCE, LIVENESS)
         for lane in self.catalogue.lanes:
             description = lane.served.description
             log.info(
@@ -174,10 +177,11 @@ class Server:
 
     async def stop(self) -> None:
         """Accept nothing new, answer what was accepted, close everything."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE)
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE, OPEN_INFERENCE)
         self.service.drain()
+        self.open_inference.drain()
         deadline = self._loop.time() + self.settings.drain_seconds
-        while self.core.sessions and self._loop.time() < deadline:
+        while not (self.open_inference.idle and not self.core.sessions) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
         for session in list(self.core.sessions):
             session.refuse_waiting("the server is shutting down")
@@ -193,7 +197,7 @@ class Server:
         settings = self.settings
         server = grpc.aio.server(
             options=[
-                ("grpc.max_receive_message_length", limits.max_frame_bytes + MESSAGE_OVERHEAD_BYTES),
+                ("grpc.max_receive_message_length", self._largest_message(limits)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a helper
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -209,19 +213,26 @@ class Server:
             self._stack.push_async_callback(handover.stop)
             self.core.regions = RegionStore(handover)
         self.service = Service(self.core)
-        server.add_generic_rpc_handlers((self.service.handler(),))
+        self.open_inference = OpenInferenceService(self.core, server_version(), settings.instances)
+        server.add_generic_rpc_handlers((self.service.handler(), self.open_inference.handler()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        names = (SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
         scrape = ScrapeServer(self.metrics, self.core.refresh_gauges)
         with _listening("--port", settings.host, settings.port):
             _probe(settings.host, settings.port)
-            port = server.add_insecure_port(_join(settings.host, settings.port))
+            port = self.open_inference.port = server.add_insecure_port(_join(settings.host, settings.port))
         with _listening("--metrics-port", settings.host, settings.metrics_port):
             metrics_port = await scrape.start(settings.host, settings.metrics_port)
         self._stack.push_async_callback(scrape.stop)
         await server.start()
         self._stack.push_async_callback(server.stop, LAST_WORDS_SECONDS)
         return Addresses(_join(settings.host, port), f"http://{_join(settings.host, metrics_port)}/metrics")
+
+    def _largest_message(self, limits: Limits) -> int:
+        """Bytes: the largest frame, or the largest request of an engine that was loaded at the start."""
+        requests = max((request_bytes(lane.served) for lane in self.catalogue.lanes), default=0)
+        return max(limits.max_frame_bytes, min(requests, limits.memory_budget_bytes)) + MESSAGE_OVERHEAD_BYTES
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus, *services: str) -> None:
         for service in services:
@@ -240,7 +251,7 @@ class Server:
 
     def _on_engine_death(self) -> None:
         """Called on the engine's thread: only a restart helps, and `liveness` says so."""
-        statuses = self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE, LIVENESS)
+        statuses = self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE, OPEN_INFERENCE, LIVENESS)
         asyncio.run_coroutine_threadsafe(statuses, self._loop)
 
     def _report(self, lane: Lane, turn: Turn) -> None:

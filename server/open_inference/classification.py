@@ -23,7 +23,7 @@ def best_classes(scores: npt.NDArray[Any], count: int) -> tuple[tuple[int, ...],
     """
     entries, classes = scores.shape
     count = min(count, classes)
-    elements = []
+    elements: list[bytes] = []
     for row in scores:
         ascending = np.argsort(row[::-1], kind="stable")  # reversed, so that the first of a tie comes out first
         for index in (classes - 1 - ascending[::-1][:count]).tolist():

@@ -156,7 +156,7 @@ def _read_one(
         )
     _check_bytes(spec, wanted, len(content))
     if spec.dtype == "bool":  # any other byte than 0 and 1 would be no truth value to the engine
-        return (np.frombuffer(content, np.uint8) != 0).reshape(shape)
+        return np.not_equal(np.frombuffer(content, np.uint8), 0).reshape(shape)
     return np.frombuffer(content, dtype).reshape(shape)
 
 

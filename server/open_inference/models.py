@@ -117,6 +117,12 @@ def config(served: ServedEngine, instances: int) -> config_pb.ModelConfig:
     )
 
 
+def request_bytes(served: ServedEngine) -> int:
+    """Bytes of the inputs of an engine's largest batch."""
+    description = served.description
+    return sum(spec.size_bytes(description.max_batch) for spec in description.inputs)
+
+
 def _tensors(specs: Iterable[TensorSpec]) -> list[pb.ModelMetadataResponse.TensorMetadata]:
     return [
         pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=_sizes(spec))

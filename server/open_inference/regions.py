@@ -116,7 +116,10 @@ class SharedInput:
         Raises:
             RequestInvalid: The file was shortened.
         """
-        self.region.read(self.offset, target.reshape(-1).view(np.uint8).data)
+        content = target.reshape(-1).view(np.uint8)
+        self.region.read(self.offset, content.data)
+        if self.dtype == bool:  # any other byte than 0 and 1 would be no truth value to the engine
+            np.minimum(content, 1, out=content)
 
 
 class Regions:

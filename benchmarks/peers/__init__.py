@@ -1,0 +1,1 @@
+"""Other servers beside ours: the same model, the same client, in one run."""

@@ -52,10 +52,12 @@ class Inference:
         Raises:
             EngineNotFound: There is none.
         """
-        if not name:
-            served = ", ".join(lane.name for lane in self._core.catalogue.lanes) or "none"
-            raise EngineNotFound("the request names no model: '' is not served", remedy=f"ask for one of: {served}")
-        return self._core.catalogue.find(name, version)
+        try:
+            if name:
+                return self._core.catalogue.find(name, version)
+            raise EngineNotFound("'' is not served", remedy="name one of RepositoryIndex")
+        except EngineNotFound as error:
+            raise EngineNotFound(f"unknown model: {error.message}", remedy=error.remedy) from None
 
     def statistics(self, lane: Lane) -> Statistics:
         """What an engine has done since it was loaded."""

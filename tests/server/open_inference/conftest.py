@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_repository(tmp_path_factory.mktemp("repository"))
 
 
-@pytest.fixture(scope="session")
-def server(repository: Path) -> Iterator[Server]:
+@contextlib.contextmanager
+def serving(repository: Path) -> Iterator[Server]:
     process = Process("--repository", str(repository), "--port", "0", "--metrics-port", "0", "--threads", "1")
     try:
         address = process.address()
@@ -37,3 +38,9 @@ def server(repository: Path) -> Iterator[Server]:
         code, said = process.end()
     assert code == 0, said
     assert "Traceback" not in said
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[Server]:
+    with serving(repository) as running:
+        yield running

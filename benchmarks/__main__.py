@@ -14,6 +14,7 @@ BENCHMARKS = {
     "fusion": "trained against fused: latency, memory, launches",
     "precision": "INT8 against FP32: latency, accuracy",
     "render": "frames a second of the scene renderer",
+    "transport": "one raw 1080p frame by bytes and by shared memory, against a bare gRPC echo",
     "stream": "round trip through the server against the bare runtime; six cameras at full rate",
 }
 NEEDS_BUNDLE = {"stream"}

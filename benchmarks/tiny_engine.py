@@ -16,8 +16,9 @@ WIDTH, HEIGHT = 32, 16
 
 
 def write_tiny_bundle(path: Path) -> Path:
-    """Write a bundle whose engine is the mean of 32x16 pixels, picked from the frame (nearest, so that no time is
-    spent on a resize that belongs to no transport).
+    """Write a bundle whose engine is the mean of 32x16 pixels.
+
+    They are picked from the frame (nearest), so that no time is spent on a resize that belongs to no transport.
 
     Args:
         path: Where; must not exist.

@@ -136,7 +136,8 @@ class Lowering:
             kept[unit] = f"INT8 costs too much accuracy here{share}: {rest}"
         model = quantizer.graph(choice, recipe)
         nodes = quantizer.integer_nodes(choice, recipe)
-        return Graph(recipe.name, "int8", targets, model, serialize(model), nodes, kept)
+        half = quantizer.half_nodes(choice) if recipe.rest_in_half else frozenset()
+        return Graph(recipe.name, "int8", targets, model, serialize(model), nodes, kept, half)
 
     def _fp16(self, nvidia: tuple[Target, ...]) -> tuple[Lowered, list[Graph]]:
         core = lower_precision_core(self.model, self.arithmetic)

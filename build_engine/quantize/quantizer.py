@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import onnx
 
 from build_engine.graph import Tensors, constants
@@ -21,7 +22,7 @@ from build_engine.quantize.weights import Tuned, with_tuned
 
 Equalization = Literal["none", "weights", "activations"]
 Weights = Literal["nearest", "corrected", "learned"]
-STATISTICS_SAMPLES = 32
+STATISTICS_SAMPLES = 24
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ class Quantizer:
             source, learned = self.reference(choice), choice.weights == "learned"
             seen = self._patches.get(choice.equalization)
             if seen is None or (learned and all(entry.moments is None for entry in seen.values())):
-                some = self._samples[:: max(1, len(self._samples) // STATISTICS_SAMPLES)]
+                count = min(STATISTICS_SAMPLES, len(self._samples))
+                some = [self._samples[i] for i in np.linspace(0, len(self._samples) - 1, count).round().astype(int)]
                 seen = patches(source, self.core.weighted, some, self._progress, moments=learned)
                 self._patches[choice.equalization] = seen
             with self._progress.step("Learning to round" if learned else "Correcting biases"):

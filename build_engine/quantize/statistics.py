@@ -15,7 +15,7 @@ from build_engine.progress import Progress
 from build_engine.quantize.weights import attributes
 from build_engine.session import Session
 
-POSITIONS = 512
+POSITIONS = 256
 """Places per sample from which second moments are taken, evenly over the map."""
 LARGEST_PATCH = 2400
 """Values of a patch beyond which second moments are not kept: they grow with the square."""
@@ -105,37 +105,46 @@ def _accumulate(
 ) -> None:
     given = attributes(node)
     groups = int(given.get("group", 1))
-    windows = _windows(data, weight.shape[2:], given)
-    channels = weight.shape[1]
-    size = channels * weight.shape[2] * weight.shape[3]
-    mean = windows.mean(axis=(0, 2, 3), dtype=np.float64).reshape(groups, size)
+    kernel = weight.shape[2:]
+    size = weight.shape[1] * kernel[0] * kernel[1]
+    padded, strides, dilations = _padded(data, kernel, given)
+    rows, columns = (
+        (padded.shape[2 + axis] - dilations[axis] * (kernel[axis] - 1) - 1) // strides[axis] + 1 for axis in range(2)
+    )
+    taps = [(dilations[0] * i, dilations[1] * j) for i in range(kernel[0]) for j in range(kernel[1])]
+    mean = np.stack(
+        [
+            padded[:, :, y : y + strides[0] * rows : strides[0], x : x + strides[1] * columns : strides[1]].mean(
+                (0, 2, 3)
+            )
+            for y, x in taps
+        ],
+        axis=-1,
+    )
     keep = moments and size <= LARGEST_PATCH
     if node.name not in found:
         found[node.name] = Patches(np.zeros((groups, size)), np.zeros((groups, size, size)) if keep else None)
     entry = found[node.name]
-    entry.mean += mean / count
+    entry.mean += mean.reshape(groups, size) / count
     if entry.moments is not None:
-        places = windows.shape[2] * windows.shape[3]
-        chosen = np.linspace(0, places - 1, min(POSITIONS, places)).round().astype(int)
-        rows, columns = np.divmod(chosen, windows.shape[3])
-        picked = windows[:, :, rows, columns].transpose(0, 2, 1, 3, 4).reshape(-1, groups, size).astype(np.float32)
+        chosen = np.linspace(0, rows * columns - 1, min(POSITIONS, rows * columns)).round().astype(int)
+        y, x = strides[0] * (chosen // columns), strides[1] * (chosen % columns)
+        picked = np.stack([padded[:, :, y + dy, x + dx] for dy, dx in taps], axis=-1)  # (N, C, places, kH * kW)
+        picked = picked.transpose(0, 2, 1, 3).reshape(-1, groups, size).astype(np.float32)
         for group in range(groups):
             part = picked[:, group]
             entry.moments[group] += (part.T @ part).astype(np.float64) / (len(part) * count)
 
 
-def _windows(data: Array, kernel: Sequence[int], given: Mapping[str, Any]) -> Array:
-    """Every window of a map, as a view: `(N, C, out_h, out_w, kH, kW)`."""
+def _padded(data: Array, kernel: Sequence[int], given: Mapping[str, Any]) -> tuple[Array, Sequence[int], Sequence[int]]:
+    """A map with a convolution's zeros around it, the strides and the dilations."""
     dilations, strides = given.get("dilations", [1, 1]), given.get("strides", [1, 1])
-    reach = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True)]
     pads = list(given.get("pads", [0] * 4))
     automatic = given.get("auto_pad", b"NOTSET").decode()
     if automatic.startswith("SAME"):
         for axis in range(2):
-            length = data.shape[2 + axis]
-            need = max(0, (-(-length // strides[axis]) - 1) * strides[axis] + reach[axis] - length)
+            length, reach = data.shape[2 + axis], dilations[axis] * (kernel[axis] - 1) + 1
+            need = max(0, (-(-length // strides[axis]) - 1) * strides[axis] + reach - length)
             small, large = need // 2, need - need // 2
             pads[axis], pads[axis + 2] = (small, large) if automatic == "SAME_UPPER" else (large, small)
-    padded = np.pad(data, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
-    view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
-    return view[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    return np.pad(data, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3]))), strides, dilations

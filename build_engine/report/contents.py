@@ -12,6 +12,7 @@ from build_engine.outcome import FLOAT, UNFUSED, Built
 from build_engine.report.blocks import blocks
 from build_engine.report.headline import headline
 from build_engine.report.layers import layers
+from build_engine.report.precision import quantization
 from engine.cpu import cpu_name
 from engine.manifest import Manifest
 
@@ -72,7 +73,7 @@ def contents(built: Built, manifest: Manifest) -> dict[str, Any]:
             "metric": built.options.metric,
             "graphs": [asdict(accuracy) for accuracy in built.accuracy],
         },
-        "quantization": _quantization(built),
+        "quantization": quantization(built),
         "layers": [asdict(layer) for layer in layers(built)],
         "files": [
             {"name": name, "size_bytes": entry.size_bytes, "sha256": entry.sha256}
@@ -107,21 +108,4 @@ def _cost_row(account: str, before: Cost, after: Cost) -> dict[str, Any]:
         "account": account,
         "compiled": False,
         "bytes": {UNFUSED: before.activation_bytes, FLOAT: after.activation_bytes},
-    }
-
-
-def _quantization(built: Built) -> dict[str, Any] | None:
-    if built.lowered is None:
-        return None
-    return {
-        "method": str(built.lowered.choice) if built.lowered.choice else None,
-        "samples": len(built.samples.inputs) if built.samples else 0,
-        "skipped": list(built.samples.skipped) if built.samples else [],
-        "weighted_layers": len(built.lowered.core.weighted) + len(built.lowered.core.last),
-        "integer_kernels": built.integer_kernels,
-        "graphs": {
-            graph.name: {"nodes": len(graph.low_precision_nodes), "kept_float": graph.kept_float}
-            for graph in built.graphs
-            if graph.name != FLOAT
-        },
     }

@@ -9,7 +9,8 @@ from typing import Any
 import jinja2
 
 from build_engine.outcome import FLOAT, UNFUSED
-from build_engine.report import charts
+from build_engine.report import charts, precision
+from build_engine.report.units import count, size
 
 _FOLDER = Path(__file__).parent
 _NAMES = {
@@ -41,29 +42,12 @@ def page(facts: dict[str, Any]) -> str:
         merged=[region for region in facts["fusion"]["regions"] if region["before"]["nodes"] > 1],
         reasons=Counter(kept["reason"] for kept in facts["fusion"]["kept"]).most_common(),
         memory_charts=[(row["account"], _memory_chart(row)) for row in facts["memory"]],
+        precision_plots=precision.plots(facts["quantization"]),
         latency_charts=_latency_charts(facts),
         metrics=sorted({name for graph in facts["accuracy"]["graphs"] for name in graph["metric"]}),
         largest_layer=max((layer["macs"] for layer in facts["layers"]), default=1) or 1,
         reference=facts["accuracy"]["graphs"][0],
     )
-
-
-def size(size_bytes: float | None) -> str:
-    """Bytes for a person, in powers of ten as memory reports give them."""
-    if size_bytes is None:
-        return "not said"
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= scale:
-            return f"{size_bytes / scale:.3g} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
-def count(value: float) -> str:
-    """A large number for a person."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value:.0f}"
 
 
 def shape(sizes: list[int | str]) -> str:

@@ -67,11 +67,7 @@ def layers(built: Built) -> tuple[Layer, ...]:
                 output_shape=output,
                 macs=_macs(node.op_type, weight.shape, places),
                 parameters=sum(weights[name].size for name in node.input[1:] if name in weights),
-                precision={
-                    graph.name: graph.precision if node.name in graph.low_precision_nodes else "fp32"
-                    for graph in built.graphs
-                    if graph.name != FLOAT
-                },
+                precision={graph.name: graph.precision_of(node.name) for graph in built.graphs if graph.name != FLOAT},
             )
         )
     return tuple(rows)

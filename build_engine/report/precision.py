@@ -1,0 +1,136 @@
+"""How precision was lowered: the facts, and the plot of what each layer costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from build_engine.compile.tensorrt import Compiled
+from build_engine.outcome import FLOAT, Built
+from build_engine.quantize import PLAIN
+
+_WIDTH, _HEIGHT = 680, 210
+_LEFT, _BOTTOM, _TOP = 54, 26, 12
+COLORS = ("var(--fused)", "var(--low)", "var(--warn)")
+
+
+def quantization(built: Built) -> dict[str, Any] | None:
+    """Everything that was decided and measured on the way to lower precision; None for FP32."""
+    lowered = built.lowered
+    if lowered is None:
+        return None
+    return {
+        "method": str(lowered.choice) if lowered.choice else None,
+        "samples": len(built.samples.inputs) if built.samples else 0,
+        "skipped": list(built.samples.skipped) if built.samples else [],
+        "weighted_layers": len(lowered.core.weighted) + len(lowered.core.last),
+        "integer_kernels": built.integer_kernels,
+        "integer_kernels_compiled": {
+            f"{compiled.target}": _integer_kernels(compiled)
+            for compiled in built.compiled
+            if compiled.graph == "trt-int8"
+        },
+        "tried": [
+            {"choice": str(one.choice), "plain": one.choice == PLAIN, "noise": one.noise} for one in lowered.tried
+        ],
+        "budget": None
+        if lowered.found is None
+        else {
+            "points": lowered.budget,
+            "judge": lowered.judge,
+            "drop": lowered.found.drop,
+            "worst": lowered.found.worst,
+            "kept": sorted(lowered.found.kept),
+            "trials": [
+                {"kept": trial.kept, "drop": trial.drop, "worst": trial.worst} for trial in lowered.found.trials
+            ],
+        },
+        "layers": [
+            {
+                "name": name,
+                "sensitivity": lowered.found.sensitivity.get(name) if lowered.found else None,
+                "error": {graph: errors[name] for graph, errors in lowered.errors.items() if name in errors},
+                "kept": bool(lowered.found and name in lowered.found.kept),
+            }
+            for name in lowered.core.weighted
+        ],
+        "graphs": {
+            graph.name: {
+                "nodes": len(graph.low_precision_nodes),
+                "kept_float": graph.kept_float,
+                "half": len(graph.half_nodes),
+            }
+            for graph in built.graphs
+            if graph.name != FLOAT
+        },
+    }
+
+
+def plots(facts: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Title and SVG of each plot that the facts allow."""
+    if facts is None:
+        return []
+    layers, found = facts["layers"], []
+    kept = [bool(layer["kept"]) for layer in layers]
+    names = [layer["name"] for layer in layers]
+    if any(layer["sensitivity"] is not None for layer in layers):
+        alone = {"alone in lower precision": [layer["sensitivity"] for layer in layers]}
+        found.append(("Sensitivity: noise at the network's end from each layer alone", scatter(names, alone, kept)))
+    graphs = list(dict.fromkeys(graph for layer in layers for graph in layer["error"]))
+    if graphs:
+        series = {graph: [layer["error"].get(graph) for layer in layers] for graph in graphs}
+        found.append(("Error of each layer's output, as it has built up to there", scatter(names, series, kept)))
+    return found
+
+
+def scatter(names: Sequence[str], series: Mapping[str, Sequence[float | None]], kept: Sequence[bool]) -> str:
+    """Layers from left to right, relative error in per cent upwards; layers kept out have a grey band behind them."""
+    largest = max((value for values in series.values() for value in values if value is not None), default=0) or 1
+    step = (_WIDTH - _LEFT) / max(1, len(names))
+    floor = _HEIGHT - _BOTTOM
+
+    def y(value: float) -> float:
+        return floor - (floor - _TOP) * value / largest
+
+    parts = [
+        f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(largest * share):.1f}" y2="{y(largest * share):.1f}" '
+        f'stroke="var(--line)"/><text x="{_LEFT - 8}" y="{y(largest * share) + 4:.1f}" text-anchor="end" '
+        f'class="label">{100 * largest * share:.2g} %</text>'
+        for share in (0, 0.5, 1)
+    ]
+    for index, out in enumerate(kept):
+        if out:
+            parts.append(
+                f'<rect x="{_LEFT + index * step:.1f}" y="{_TOP}" width="{step:.1f}" height="{floor - _TOP}" '
+                'fill="var(--line)" opacity=".55"/>'
+            )
+    width = max(2.0, 0.7 * step / len(series))
+    for number, values in enumerate(series.values()):
+        for index, value in enumerate(values):
+            if value is not None:
+                x, high = _LEFT + index * step + 0.15 * step + number * width, max(1.0, floor - y(value))
+                parts.append(
+                    f'<rect x="{x:.1f}" y="{y(value):.1f}" width="{width:.1f}" height="{high:.1f}" '
+                    f'fill="{COLORS[number % len(COLORS)]}">'
+                    f"<title>{escape(names[index])}: {100 * value:.2f} %</title></rect>"
+                )
+    x = float(_LEFT)
+    for number, name in enumerate(series):
+        parts.append(
+            f'<rect x="{x:.0f}" y="{_HEIGHT - 12}" width="10" height="10" fill="{COLORS[number % len(COLORS)]}"/>'
+            f'<text x="{x + 15:.0f}" y="{_HEIGHT - 3}" class="label">{escape(name)}</text>'
+        )
+        x += 40 + 7.2 * len(name)
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" class="chart" role="img" '
+        f'aria-label="{escape(", ".join(series))} over {len(names)} layers">' + "".join(parts) + "</svg>"
+    )
+
+
+def _integer_kernels(compiled: Compiled) -> int:
+    """Kernels of a plan that multiply INT8: they read a layer's weights as dequantized from INT8."""
+    return sum(
+        any("weight" in source and source.endswith("_DequantizeLinear") for source in layer.sources)
+        for layer in compiled.plan.layers
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import onnxruntime
 from engine.checks import check_batch, view_slot
 from engine.errors import BundleInvalid, RunFailed, RuntimeUnavailable
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
-from engine.slots import RegionTable
+from engine.slots import RegionTable, SlotHandle
 from engine.tensors import TensorSpec
 
 _DTYPES = {
@@ -30,6 +31,26 @@ _DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
 }
+
+MAX_BINDINGS = 64
+"""Batches whose slots are kept bound: a server has one or two per batch size."""
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """Slots bound to the session.
+
+    Attributes:
+        binding: ONNX Runtime's.
+        values: What it refers to, by name.
+        size: Entries of the batch.
+        regions: Numbers of the regions that the slots lie in.
+    """
+
+    binding: Any
+    values: Mapping[str, Any]
+    size: int
+    regions: frozenset[int]
 
 
 class OnnxRuntime:
@@ -69,6 +90,9 @@ class OnnxRuntime:
         self._check_network()
         self._grown_bytes = max(0, _resident_bytes() - before)
         self._seen_batches: set[int] = set()
+        self._input_names = [spec.name for spec in description.inputs]
+        self._output_names = [spec.name for spec in description.outputs]
+        self._bindings: dict[tuple[SlotHandle | None, ...], _Bound] = {}
 
     def describe(self) -> RuntimeDescription:
         """What is loaded."""
@@ -80,34 +104,18 @@ class OnnxRuntime:
         Raises:
             RunFailed: A tensor is missing, has the wrong shape or dtype, or ONNX Runtime failed.
         """
-        size = check_batch(self._description, batch)
         if self._session is None:
             raise RunFailed("the engine was closed", remedy="open it again")
-        before = None if size in self._seen_batches else _resident_bytes()
+        bound = self._bound(batch)
+        before = None if bound.size in self._seen_batches else _resident_bytes()
         started = time.perf_counter_ns()
         try:
-            binding = self._session.io_binding()
-            # Each value is a view of the slot's own memory, so nothing is copied; they live until the run is over.
-            values = {
-                spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(view_slot(self._regions, handles[spec.name]))
-                for specs, handles in (
-                    (self._description.inputs, batch.inputs),
-                    (self._description.outputs, batch.outputs),
-                )
-                for spec in specs
-            }
-            for spec in self._description.inputs:
-                binding.bind_ortvalue_input(spec.name, values[spec.name])
-            for spec in self._description.outputs:
-                binding.bind_ortvalue_output(spec.name, values[spec.name])
-            self._session.run_with_iobinding(binding)
-        except RunFailed:
-            raise
-        except Exception as error:  # as above
-            raise RunFailed(f"ONNX Runtime failed: {error}", remedy="check the bundle: build_engine verify") from error
+            self._session.run_with_iobinding(bound.binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            raise _failed(error) from error
         report = RunReport(inference_ns=time.perf_counter_ns() - started)
         if before is not None:
-            self._seen_batches.add(size)
+            self._seen_batches.add(bound.size)
             self._grown_bytes += max(0, _resident_bytes() - before)
         return report
 
@@ -123,7 +131,48 @@ class OnnxRuntime:
 
     def close(self) -> None:
         """Give the session back. A second call does nothing."""
+        self._bindings.clear()
         self._session = None
+
+    def _bound(self, batch: Batch) -> _Bound:
+        """The batch checked and bound. Servers use the same few slots for ever, so both are done once.
+
+        Raises:
+            RunFailed: The batch does not fit, or a slot is not usable.
+        """
+        key = (*map(batch.inputs.get, self._input_names), *map(batch.outputs.get, self._output_names))
+        bound = self._bindings.get(key)
+        if bound is not None and all(number in self._regions for number in bound.regions):
+            return bound
+        self._forget_closed()
+        size = check_batch(self._description, batch)
+        # Each value is a view of the slot's own memory, so nothing is copied; they live as long as the binding.
+        binding = self._session.io_binding()
+        handles = {**batch.inputs, **batch.outputs}
+        values = {}
+        try:
+            for spec in (*self._description.inputs, *self._description.outputs):
+                view = view_slot(self._regions, handles[spec.name])
+                values[spec.name] = onnxruntime.OrtValue.ortvalue_from_numpy(view)
+            for spec in self._description.inputs:
+                binding.bind_ortvalue_input(spec.name, values[spec.name])
+            for spec in self._description.outputs:
+                binding.bind_ortvalue_output(spec.name, values[spec.name])
+        except RunFailed:
+            raise
+        except Exception as error:  # as above
+            raise _failed(error) from error
+        bound = _Bound(binding, values, size, frozenset(handles[name].region for name in values))
+        if len(self._bindings) >= MAX_BINDINGS:
+            self._bindings.pop(next(iter(self._bindings)))
+        self._bindings[key] = bound
+        return bound
+
+    def _forget_closed(self) -> None:
+        """Let go of regions that were given back: a binding's views would keep their memory."""
+        for key, bound in list(self._bindings.items()):
+            if any(number not in self._regions for number in bound.regions):
+                del self._bindings[key]
 
     def _check_network(self) -> None:
         """The graph's tensors against the description's."""
@@ -152,6 +201,10 @@ def _same_shape(spec: TensorSpec, shape: Sequence[int | str | None]) -> bool:
     return len(shape) == len(spec.shape) and all(
         not isinstance(held, int) or held == wanted for held, wanted in zip(shape, spec.shape, strict=True)
     )
+
+
+def _failed(error: Exception) -> RunFailed:
+    return RunFailed(f"ONNX Runtime failed: {error}", remedy="check the bundle: build_engine verify")
 
 
 def _resident_bytes() -> int:

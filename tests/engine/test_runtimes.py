@@ -66,6 +66,30 @@ def test_inputs_are_read_and_outputs_written_where_they_lie(runtime: Runtime, re
             assert (view == value * 2 + 1).all()
 
 
+def test_slots_taken_in_turns_are_each_their_own(runtime: Runtime, regions: RegionTable) -> None:
+    """What a runtime remembers of slots must never answer into others."""
+    with allocate(description(), regions, 2) as one, allocate(description(), regions, 2) as other:
+        for turn in range(4):
+            for slots, value in ((one, turn), (other, 10 + turn)):
+                slots.view("x")[:] = value
+                runtime.run(slots.batch(1 + turn % 2))
+        assert (one.view("y") == 3 * 2 + 1).all()
+        assert (other.view("y") == 13 * 2 + 1).all()
+
+
+def test_slots_that_were_given_back_are_not_computed_with(runtime: Runtime, regions: RegionTable) -> None:
+    slots = allocate(description(), regions, 1)
+    batch = slots.batch(1)
+    runtime.run(batch)
+    slots.close()
+    with pytest.raises(RunFailed, match="region 1 is unknown"):
+        runtime.run(batch)
+    with allocate(description(), regions, 1) as again:
+        again.view("x")[:] = 2
+        runtime.run(again.batch(1))
+        assert (again.view("y") == 5).all()
+
+
 @pytest.mark.parametrize(
     ("handle", "words"),
     [

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -54,23 +52,16 @@ def _build(given: argparse.Namespace) -> int:
 
 
 def _fuse(given: argparse.Namespace) -> int:
-    from build_engine.fuse import fuse  # noqa: PLC0415 - likewise
-    from build_engine.graph import serialize  # noqa: PLC0415 - likewise
-    from build_engine.load.onnx_file import load_onnx  # noqa: PLC0415 - likewise
+    from build_engine.fuse_command import fuse_file  # noqa: PLC0415 - likewise
 
-    model, _ = load_onnx(given.input, (), None)
-    result = fuse(model)
-    with tempfile.NamedTemporaryFile(dir=given.output.parent, prefix=f".{given.output.name}.", delete=False) as file:
-        scratch = Path(file.name)
-        try:
-            file.write(serialize(result.model))
-            file.close()
-            scratch.chmod(0o644)
-            scratch.replace(given.output)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
-    print(json.dumps(result.report.to_dict(), indent=2) if given.json else result.report)
+    with Bars() as bars:
+        fused = fuse_file(arguments.fuse_request(given), bars)
+    if given.json:
+        print(json.dumps(fused.to_dict(), indent=2))
+    else:
+        from build_engine.fuse_summary import print_fused  # noqa: PLC0415 - likewise
+
+        print_fused(fused)
     return 0
 
 

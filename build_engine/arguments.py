@@ -11,7 +11,7 @@ from typing import Any, get_args
 from build_engine.camera_input import CameraInput, Color
 from build_engine.errors import BuildError
 from build_engine.load.shapes import parse_shape
-from build_engine.options import BuildOptions, RemoveResiduals
+from build_engine.options import BuildOptions, FuseRequest, RemoveResiduals
 from build_engine.quantize.calibration import METHODS
 from engine.manifest import Precision, Target
 
@@ -28,7 +28,7 @@ examples:
     python -m build_engine build model.onnx -o out/model
 
   what fusion alone does to a model:
-    python -m build_engine fuse trained.onnx fused.onnx
+    python -m build_engine fuse trained.onnx -o fused.onnx
 
   what a bundle is, and whether it still computes what it should:
     python -m build_engine inspect out/detector
@@ -54,10 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="build | fuse | inspect | verify")
     _add_build(commands)
-    fuse = commands.add_parser("fuse", help="fuse an ONNX model and write it", formatter_class=_Help)
-    fuse.add_argument("input", type=Path, metavar="IN.onnx")
-    fuse.add_argument("output", type=Path, metavar="OUT.onnx")
-    fuse.add_argument("--json", action="store_true", help="print the fuser's report as JSON")
+    _add_fuse(commands)
     inspect = commands.add_parser("inspect", help="show what a bundle is", formatter_class=_Help)
     inspect.add_argument("bundle", type=Path, metavar="BUNDLE")
     inspect.add_argument("--json", action="store_true", help="print the manifest as JSON")
@@ -73,6 +70,45 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_fuse(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
+    fuse = commands.add_parser(
+        "fuse",
+        help="fuse a model and write it as ONNX",
+        formatter_class=_Help,
+        description="Weights of more than 1 GiB are written to OUT.onnx.data beside the model.",
+    )
+    fuse.add_argument("model", metavar="MODEL", help="x.onnx, x.pt2, package.module:factory or timm:name")
+    fuse.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx")
+    fuse.add_argument("--json", action="store_true", help="print the report as JSON (schema: docs/fusion.md)")
+    fuse.add_argument("--html", type=Path, metavar="FILE.html", help="draw the report")
+    _add_model(fuse)
+    fuse.add_argument(
+        "--target", choices=get_args(Target), default=FuseRequest.target, help="whose cost model decides what to fuse"
+    )
+    _add_remove_residuals(fuse)
+    fuse.add_argument(
+        "--no-verify", action="store_true", help="do not run both graphs to compare them (it takes the most memory)"
+    )
+    _add_measuring(fuse)
+
+
+def _add_model(group: Any) -> None:  # noqa: ANN401 - likewise
+    group.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help=".safetensors, .pt or .pth, for package.module:factory and timm; nothing in it is executed",
+    )
+    group.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]N,C,H,W",
+        help="shape of an input, batch first; once per input. The batch stays free",
+    )
+    group.add_argument("--opset", type=int, metavar="N", help="ONNX operator set (exports: 18; files keep theirs)")
+
+
 def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     build = commands.add_parser(
         "build", help="build an engine bundle from a trained model", formatter_class=_Help, epilog=_EXAMPLES
@@ -80,21 +116,7 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     build.add_argument("model", metavar="MODEL", help="x.onnx, x.pt2, package.module:factory or timm:name")
     build.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="directory, or x.zip")
 
-    model = build.add_argument_group("the model")
-    model.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help=".safetensors, .pt or .pth, for package.module:factory and timm; nothing in it is executed",
-    )
-    model.add_argument(
-        "--input-shape",
-        action="append",
-        default=[],
-        metavar="[NAME=]N,C,H,W",
-        help="shape of an input, batch first; once per input. The batch stays free",
-    )
-    model.add_argument("--opset", type=int, metavar="N", help="ONNX operator set (exports: 18; files keep theirs)")
+    _add_model(build.add_argument_group("the model"))
 
     camera = build.add_argument_group(
         "camera frames",
@@ -191,20 +213,7 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     bundle.add_argument("--max-batch", type=int, default=_DEFAULTS["max_batch"], metavar="N", help="largest batch")
     bundle.add_argument("--name", help="name of the bundle (default: the model's)")
     bundle.add_argument("--version", default=_DEFAULTS["version"], help="version of the bundle")
-    bundle.add_argument(
-        "--latency-seconds",
-        type=float,
-        default=_DEFAULTS["latency_seconds"],
-        metavar="S",
-        help="time spent measuring each graph at each batch size; 0 measures nothing",
-    )
-    bundle.add_argument(
-        "--threads",
-        type=int,
-        default=_DEFAULTS["threads"],
-        metavar="N",
-        help="threads of one inference while measuring",
-    )
+    _add_measuring(bundle)
 
 
 def _add_remove_residuals(group: Any) -> None:  # noqa: ANN401 - likewise
@@ -214,6 +223,45 @@ def _add_remove_residuals(group: Any) -> None:  # noqa: ANN401 - likewise
         default=_DEFAULTS["remove_residuals"],
         help="turn trained shortcuts relu(F(x) + x) into a plain chain of wider convolutions, exactly; auto: only "
         "if that is measured to be faster and takes no more memory",
+    )
+
+
+def _add_measuring(group: Any) -> None:  # noqa: ANN401 - likewise
+    group.add_argument(
+        "--latency-seconds",
+        type=float,
+        default=_DEFAULTS["latency_seconds"],
+        metavar="S",
+        help="time spent measuring each graph at each batch size; 0 measures nothing",
+    )
+    group.add_argument(
+        "--threads",
+        type=int,
+        default=_DEFAULTS["threads"],
+        metavar="N",
+        help="threads of one inference while measuring",
+    )
+
+
+def fuse_request(given: argparse.Namespace) -> FuseRequest:
+    """What was typed, as a request.
+
+    Raises:
+        BuildError: A value is not what its option takes.
+    """
+    if given.threads < 1:
+        raise BuildError("--threads is at least 1", remedy="leave it out for the default")
+    return FuseRequest(
+        model=given.model,
+        output=given.output,
+        weights=given.weights,
+        input_shapes=tuple(parse_shape(text) for text in given.input_shape),
+        opset=given.opset,
+        target=given.target,
+        remove_residuals=given.remove_residuals,
+        verify=not given.no_verify,
+        latency_seconds=given.latency_seconds,
+        threads=given.threads,
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything a build can be told, with its defaults: the one place that has them."""
+"""Everything a build, or the fuser alone, can be told, with its defaults: the one place that has them."""
 
 from __future__ import annotations
 
@@ -81,5 +81,34 @@ class BuildOptions:
     verify_frames: int = 4
     evaluation_frames: int = 32
     reference_cases: int = 3
+    latency_seconds: float = 1.0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class FuseRequest:
+    """What to fuse, and how.
+
+    Attributes:
+        model: As for a build.
+        output: The `.onnx` file to write.
+        weights: Trained weights for a Python model.
+        input_shapes: Sizes for inputs whose own are free.
+        opset: For a Python model; None exports the default.
+        target: Whose cost model decides.
+        remove_residuals: What becomes of shortcuts.
+        verify: Whether to run both graphs and compare.
+        latency_seconds: Time for measuring each form, where shortcuts can be removed.
+        threads: Threads of one inference while measuring.
+    """
+
+    model: str
+    output: Path
+    weights: Path | None = None
+    input_shapes: tuple[InputShape, ...] = ()
+    opset: int | None = None
+    target: Target = "cpu"
+    remove_residuals: RemoveResiduals = "off"
+    verify: bool = True
     latency_seconds: float = 1.0
     threads: int = 1

@@ -11,6 +11,7 @@ from build_engine.compile.interleaved import Ratio, latencies, ratio
 from build_engine.compile.rtx_memory import rtx_memory
 from build_engine.errors import BuildError
 from build_engine.fuse import Cost, FuseOptions, FusionMismatch, Verifier, count
+from build_engine.fuse.cost import LiveStep
 from build_engine.fuse.residuals import remove_residuals
 from build_engine.options import RemoveResiduals
 from build_engine.progress import Progress
@@ -45,6 +46,7 @@ class Shortcuts:
         with_them: The network with its shortcuts; None where none can go.
         without_them: The network without.
         latency: Time without over time with; None where nothing was measured.
+        live_without: Memory of activations over time without them.
     """
 
     mode: RemoveResiduals
@@ -54,6 +56,7 @@ class Shortcuts:
     with_them: Measured | None = None
     without_them: Measured | None = None
     latency: Ratio | None = None
+    live_without: tuple[LiveStep, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -105,7 +108,9 @@ def without_shortcuts(
             advance()
     found = ratio(times["without"], times["with"]) if times else None
     removed, reason = _decide(mode, measured["with"], measured["without"], found)
-    outcome = Shortcuts(mode, plain.removed, removed, reason, measured["with"], measured["without"], found)
+    outcome = Shortcuts(
+        mode, plain.removed, removed, reason, measured["with"], measured["without"], found, plain.live_after
+    )
     return (plain.model if removed else model), outcome
 
 

@@ -115,6 +115,7 @@ def _draft(cut: Cut, order: dict[ir.Node, int], options: FuseOptions) -> FusedRe
         name=name,
         nodes=node_names(nodes),
         modules=module_names(nodes),
+        operators=tuple(node.op_type for node in nodes),
         rules=tuple(dict.fromkeys(node.op_type for node in nodes)),
         output=name,
         plan="",

@@ -14,6 +14,7 @@ class FusedRegion:
         name: The new node's name, or the output's where nothing had to be computed.
         nodes: Names of the ONNX nodes it absorbed, in the graph's order.
         modules: PyTorch module paths of these nodes, where the exporter kept them.
+        operators: Operator of each of `nodes`.
         rules: The operators whose rules were applied.
         output: The tensor that the region computes.
         plan: How it is computed now.
@@ -24,6 +25,7 @@ class FusedRegion:
     name: str
     nodes: tuple[str, ...]
     modules: tuple[str, ...]
+    operators: tuple[str, ...]
     rules: tuple[str, ...]
     output: str
     plan: str

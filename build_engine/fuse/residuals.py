@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from build_engine.fuse.algebra import Convolution, Form, NotExact, Reason, Window
 from build_engine.fuse.algebra.form import dense
-from build_engine.fuse.cost import Cost, cost_of, is_constant
+from build_engine.fuse.cost import Cost, LiveStep, cost_of, is_constant, live_steps
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.emit import Emitter
 from build_engine.fuse.fusion import Model, finished
@@ -39,12 +39,14 @@ class ResidualResult(Generic[Model]):
         removed: Names of the additions that are gone.
         before: What the model cost with them.
         after: What it costs without.
+        live_after: Its memory of activations over time then.
     """
 
     model: Model
     removed: tuple[str, ...]
     before: Cost
     after: Cost
+    live_after: tuple[LiveStep, ...]
 
 
 def remove_residuals(model: Model, options: FuseOptions | None = None) -> ResidualResult[Model]:
@@ -80,7 +82,9 @@ def remove_residuals(model: Model, options: FuseOptions | None = None) -> Residu
             break
     graph.sort()
     tidy(working)
-    return ResidualResult(finished(working, model), tuple(removed), before, cost_of(graph, options))
+    return ResidualResult(
+        finished(working, model), tuple(removed), before, cost_of(graph, options), live_steps(graph, options)
+    )
 
 
 def _reserve_and_merge(

@@ -90,7 +90,7 @@ def test_inspect_shows_what_a_bundle_is(bundle: Path, capsys: pytest.CaptureFixt
 def test_fuse_writes_a_model_and_tells_what_it_did(
     classifier_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fuse", str(classifier_file), str(tmp_path / "fused.onnx"), "--json"]) == 0
+    assert main(["fuse", str(classifier_file), "-o", str(tmp_path / "fused.onnx"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["before"]["convolutions"] == 8
     assert report["after"]["convolutions"] < 8

@@ -29,6 +29,7 @@ from server.core import Core
 from server.engine_opening import OpenRuntime
 from server.engine_thread import Turn
 from server.errors import StartFailed
+from server.grpc_options import calls_at_once, server_options
 from server.lane import EngineHost, Lane
 from server.mailbox import Mailbox
 from server.metrics import Metrics
@@ -49,12 +50,6 @@ LIVENESS = "liveness"
 """Health service that says whether the process needs a restart; it stays SERVING while draining."""
 MESSAGE_OVERHEAD_BYTES = 64 << 10
 """Room for a frame's header beside its pixels."""
-OTHER_CALLS = 32
-"""Calls besides streams and watchers: health checks, reflection, GetEngine."""
-KEEPALIVE_MS = 20_000
-"""A peer that vanished without closing is noticed after this and a timeout."""
-CLIENT_PING_MS = 5_000
-"""How often a client may ask whether we are there; gRPC's default of 5 minutes would cut careful clients off."""
 LAST_WORDS_SECONDS = 1.0
 """For the last answers to leave, once everything is answered."""
 
@@ -195,18 +190,9 @@ class Server:
 
     async def _listen(self, limits: Limits) -> Addresses:
         settings = self.settings
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self._largest_message(limits)),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a helper
-                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
-                ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
-                ("grpc.http2.max_concurrent_streams", settings.max_streams + settings.max_watchers + OTHER_CALLS),
-            ],
-            maximum_concurrent_rpcs=settings.max_streams + settings.max_watchers + OTHER_CALLS,
-        )
+        largest = self._largest_message(limits)
+        calls = calls_at_once(limits, largest)
+        server = grpc.aio.server(options=server_options(calls, largest), maximum_concurrent_rpcs=calls)
         if settings.shared_memory_socket != "off":
             handover = Handover(settings.shared_memory_socket)
             handover.start()

@@ -19,7 +19,7 @@ from server.process_memory import ProcessMemory
 
 _RESPONSE_FIELD = StreamFramesResponse.RESULT_FIELD_NUMBER
 _WATCH_FIELD = WatchResultsResponse.RESULT_FIELD_NUMBER
-_STATUS = {name.removeprefix("STATUS_").lower(): value for name, value in pb.Status.items()}
+STATUS_NUMBERS = {name.removeprefix("STATUS_").lower(): value for name, value in pb.Status.items()}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class AnswerWriter:
         result.memory.process_resident_bytes = self._process.resident_bytes()
         for kind, size_bytes in self._engine.memory_bytes.items():
             result.memory.engine_bytes[kind] = size_bytes
-        return Answer(frame, "ok", result.SerializeToString())
+        return Answer(frame, "ok", result.SerializeToString(), detections)
 
     def _fill(self, result: pb.Result, found: Detections) -> None:
         distances = [None] * len(found.scores) if found.distances is None else found.distances.tolist()
@@ -106,19 +106,23 @@ class AnswerWriter:
             camera_id=frame.header.camera_id,
             sequence=frame.header.sequence,
             capture_time_ns=frame.header.capture_time_ns,
-            status=_STATUS[status],
+            status=STATUS_NUMBERS[status],
             degraded=self._engine.degraded,
             engine_digest=self._engine.digest,
             memory=pb.Memory(frame_bytes=frame.frame_bytes),
         )
 
 
-def finish(answer: Answer, answered: int) -> tuple[bytes, Mapping[str, int], int]:
+def finish(
+    answer: Answer, answered: int, set_number: int = 0, schema_changed: bool = False
+) -> tuple[bytes, Mapping[str, int], int]:
     """Append the time to an answer.
 
     Args:
         answer: The answer.
         answered: When it is handed to gRPC.
+        set_number: Its set's; 0 for a frame of no set.
+        schema_changed: Whether the engine now has other labels or outputs than the stream was told.
 
     Returns:
         The whole `Result` on the wire; nanoseconds per stage; the frame's age in nanoseconds.
@@ -132,7 +136,8 @@ def finish(answer: Answer, answered: int) -> tuple[bytes, Mapping[str, int], int
         ledger.transport_uncertainty_ns = frame.ledger.uncertainty_ns
     age_ns = answered - (frame.ledger.received if frame.captured is None else frame.captured)
     age = pb.Age(age_ns=age_ns, uncertainty_ns=frame.uncertainty_ns, lower_bound=frame.captured is None)
-    return answer.body + pb.Result(ledger=ledger, age=age).SerializeToString(), stages, age_ns
+    tail = pb.Result(ledger=ledger, age=age, set_number=set_number, schema_changed=schema_changed)
+    return answer.body + tail.SerializeToString(), stages, age_ns
 
 
 def as_response(result: bytes) -> bytes:

@@ -74,7 +74,14 @@ class Core:
         outdated = [old for old in self.sessions if old.mailbox is lane.mailbox and not names.isdisjoint(old.cameras)]
         reserved = self._check_limits(request, outdated)
         session = Session(
-            request, self.limits.max_frame_bytes, self._host, lane.mailbox, lane.writer, self.audience, self.metrics
+            request,
+            self.limits.max_frame_bytes,
+            self._host,
+            lane.mailbox,
+            lane.writer,
+            self.audience,
+            self.metrics,
+            lane.served.labels,
         )
         for old in outdated:
             both = ", ".join(sorted(names & old.cameras.keys()))

@@ -40,6 +40,7 @@ class OpenEngine:
         writer: Writes answers to frames that are not computed.
         memory: What it holds now; to be asked on its own thread.
         max_batch: Frames of its largest batch.
+        frame_ns: What one frame takes on it.
         curve: What its batches cost; None where it computes frames one by one.
     """
 
@@ -49,6 +50,7 @@ class OpenEngine:
     writer: AnswerWriter
     memory: Callable[[], MemoryReport]
     max_batch: int
+    frame_ns: int
     curve: LatencyCurve | None
 
 
@@ -106,7 +108,7 @@ def open_engine(
         log.info("%s takes tensors, not camera frames: requests are served, streams are refused", bundle.manifest.name)
         served = ServedEngine(bundle, description, runtime.memory())
         writer = AnswerWriter(served.facts(), process)
-        return OpenEngine(served, None, infer, writer, runtime.memory, 1, None)
+        return OpenEngine(served, None, infer, writer, runtime.memory, 1, 0, None)
     batch = largest_batch(description, max_batch)
     sides = [allocate(description, regions, batch) for _ in range(2 if overlap else 1)]
     for slots in sides:
@@ -114,10 +116,12 @@ def open_engine(
             slots.view(name)[...] = 0
         for _ in range(WARM_UP_RUNS):
             runtime.run(slots.batch(batch))
-    curve = measure(lambda count: runtime.run(sides[0].batch(count)), batch, clock) if batch > 1 else None
-    if curve is not None:
+    curve = measure(lambda count: runtime.run(sides[0].batch(count)), batch, clock)
+    if batch > 1:
         log.info("%s", curve)
     served = ServedEngine(bundle, description, runtime.memory())
     writer = AnswerWriter(served.facts(), process)
     pipeline = Pipeline(bundle.manifest, preprocessing, runtime, sides, batch, writer, clock)
-    return OpenEngine(served, pipeline, infer, writer, runtime.memory, batch, curve)
+    return OpenEngine(
+        served, pipeline, infer, writer, runtime.memory, batch, curve.latency_ns[1], curve if batch > 1 else None
+    )

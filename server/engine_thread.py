@@ -23,6 +23,7 @@ from server.tensor_request import TensorRequest
 log = logging.getLogger("monocoque.engine")
 
 LATE_AT_DEQUEUE = "past its maximum age when its turn came"
+SET_REPLACED = "its set was replaced by a newer one before work on it began"
 REMEMBERED_TURNS = 16
 """Of which the slowest preparation and the fastest inference are expected next: a batch that is ready early ages a
 little, one that is ready late keeps the engine waiting."""
@@ -185,6 +186,7 @@ class EngineThread:
         """Answer what is late, and prepare the rest."""
         started = self._clock()
         self._shed(engine, selected.late, started)
+        self._replace(engine, selected.stale, started)
         requests = [item for item in selected.batch if isinstance(item, TensorRequest)]
         frames = [item for item in selected.batch if isinstance(item, Frame)]
         taken = [frame for frame in frames if frame.camera.owner.replays]
@@ -225,6 +227,15 @@ class EngineThread:
         if frames:
             answers = [engine.writer.without_numbers(frame, "late", LATE_AT_DEQUEUE) for frame in frames]
             self._report(Turn(taken=[frame for frame in frames if frame.camera.owner.replays], answers=answers))
+
+    def _replace(self, engine: OpenEngine, items: Sequence[Frame | TensorRequest], now: int) -> None:
+        """Answer the frames of a set that another one replaced."""
+        frames = [item for item in items if isinstance(item, Frame)]
+        for frame in frames:
+            frame.ledger.selected = now
+        if frames:
+            answers = [engine.writer.without_numbers(frame, "stale", SET_REPLACED) for frame in frames]
+            self._report(Turn(answers=answers))
 
 
 def _pipeline(engine: OpenEngine) -> Pipeline:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from engine.postprocess import Detections
 from protos.monocoque.v1 import camera_pb2
 from server.decode import Samples
 from server.ledger import Ledger
 from server.metrics import CameraMetrics
+from server.sets import FrameSet
 
 TORN = "its slot in shared memory was written to before the answer"
 """Reason of a frame whose pixels are a mix of two."""
@@ -89,6 +91,7 @@ class Frame:
         deadline_ns: When an answer is of no use any more, in the same clock; None means never.
         decoded_bytes: Size of its image.
         shared: Where `pixels` are not ours but in shared memory; None where they are.
+        frame_set: The set it belongs to, once that is there; None for a frame of no set.
         picture: What the camera's video decoder made of its access unit; None for the other encodings.
     """
 
@@ -101,11 +104,17 @@ class Frame:
     deadline_ns: int | None = None
     decoded_bytes: int = 0
     shared: SharedPixels | None = None
+    frame_set: FrameSet | None = None
     picture: Samples | None = None
     frame_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.frame_bytes = len(self.pixels)
+
+    @property
+    def taken_ns(self) -> int:
+        """When it was captured, in the client's own clock; when it came, where the client does not say."""
+        return self.header.capture_time_ns or self.ledger.received
 
     @property
     def torn(self) -> bool:
@@ -131,8 +140,10 @@ class Answer:
         frame: The frame.
         status: The name of its `Status`, lower case: a value of `metrics.STATUSES`.
         body: Its `Result` on the wire, but for the time it took.
+        found: Its detections, for an engine that has them.
     """
 
     frame: Frame
     status: str
     body: bytes
+    found: Detections | None = None

@@ -93,6 +93,7 @@ class Lane:
         except (EngineError, ServerError) as error:
             self.state, self.reason = EngineState.UNAVAILABLE, error.message
             raise
+        self.mailbox.frame_ns = self._engine.frame_ns
         for thread in self._threads:
             thread.serve()
         self.state, self.reason = EngineState.READY, ""

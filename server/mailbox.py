@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,6 +14,8 @@ from server.tensor_request import TensorRequest
 
 QUEUED_REQUESTS = 256
 """Of one priority; more are refused, since they would wait for seconds."""
+FIRST_LEAD = 2
+"""Until a set was computed, it is taken to need this many times what its frames take on the engine."""
 HIGHEST_PRIORITY = 8
 """Of requests, and `-HIGHEST_PRIORITY` the lowest: each one used is a queue of its own."""
 
@@ -25,7 +27,14 @@ class QueueKey:
     priority: int
 
 
-SourceKey = CameraKey | QueueKey
+@dataclass(frozen=True)
+class SetKey:
+    """Names the set of a stream's cameras."""
+
+    stream_id: str
+
+
+SourceKey = CameraKey | QueueKey | SetKey
 Item = Frame | TensorRequest
 
 
@@ -69,11 +78,28 @@ class Mailbox:
         self._for_engines = threading.Condition(self._lock)
         self._for_preparers = threading.Condition(self._lock)
         self._closed = False
+        self.frame_ns = 0
+        """What a frame takes on the engine, as measured when it was opened."""
 
     def add_camera(self, key: CameraKey, *, replaces: bool, depth: int, priority: int, weight: int = 1) -> None:
         """See `Scheduler.add_camera`."""
         with self._lock:
             self._scheduler.add_camera(key, replaces=replaces, depth=depth, priority=priority, weight=weight)
+
+    def add_set(
+        self, key: SetKey, cameras: Sequence[CameraKey], *, tolerance_ns: int, replaces: bool, depth: int, priority: int
+    ) -> None:
+        """See `Scheduler.add_set`."""
+        with self._lock:
+            self._scheduler.add_set(
+                key,
+                cameras,
+                tolerance_ns=tolerance_ns,
+                lead_ns=FIRST_LEAD * self.frame_ns * len(cameras),
+                replaces=replaces,
+                depth=depth,
+                priority=priority,
+            )
 
     def remove_camera(self, key: CameraKey) -> list[Frame]:
         """See `Scheduler.remove_camera`."""
@@ -85,12 +111,12 @@ class Mailbox:
         with self._lock:
             return self._scheduler.has_room(key)
 
-    def offer(self, frame: Frame) -> Frame | None:
+    def offer(self, frame: Frame) -> list[Frame]:
         """See `Scheduler.offer`; wakes an engine's thread."""
         with self._lock:
-            replaced = self._scheduler.offer(frame.camera.key, frame)
+            replaced = self._scheduler.offer(frame.camera.key, frame, self._clock())
             self._for_engines.notify_all()
-            return replaced if isinstance(replaced, Frame) else None
+            return [item for item in replaced if isinstance(item, Frame)]
 
     def submit(self, request: TensorRequest, priority: int) -> bool:
         """Let a request wait; returns False where too many of its priority do already.
@@ -107,7 +133,7 @@ class Mailbox:
                 )
             if self._closed or not self._scheduler.has_room(key):
                 return False
-            self._scheduler.offer(key, request)
+            self._scheduler.offer(key, request, self._clock())
             self._for_engines.notify_all()
             return True
 
@@ -131,12 +157,16 @@ class Mailbox:
                 if one.ready is not None:
                     ready, one.ready = one.ready, None
                     return ready
+                timeout_s = None
                 if not one.preparing:
                     if self._closed or one.retired:
                         return None
-                    if self._scheduler.has_turn(one.number):
-                        return self._scheduler.take(self._clock(), max_batch, curve, one.number)
-                self._for_engines.wait()
+                    now = self._clock()
+                    if self._scheduler.has_turn(one.number, now):
+                        return self._scheduler.take(now, max_batch, curve, one.number)
+                    due = self._scheduler.due_ns()
+                    timeout_s = None if due is None else (due - now) / 1e9
+                self._for_engines.wait(timeout_s)
 
     def take_ahead(
         self, max_batch: int, curve: LatencyCurve | None, worker: Worker[Work], lead_ns: Callable[[], int]
@@ -156,15 +186,12 @@ class Mailbox:
         """
         with self._lock:
             while not self._closed and not worker.retired:
-                if (
-                    worker.busy_until_ns is None
-                    or worker.ready is not None
-                    or not self._scheduler.has_turn(worker.number)
-                ):
+                now = self._clock()
+                until_ns = None if worker.ready is not None else worker.busy_until_ns
+                if until_ns is None or not self._scheduler.has_turn(worker.number, now):
                     self._for_preparers.wait()
                     continue
-                now = self._clock()
-                early_ns = worker.busy_until_ns - lead_ns() - now
+                early_ns = until_ns - lead_ns() - now
                 if early_ns > 0:
                     self._for_preparers.wait(early_ns / 1e9)
                     continue
@@ -187,13 +214,15 @@ class Mailbox:
         """
         with self._lock:
             worker.busy_until_ns = until_ns
-            if self._scheduler.has_turn(worker.number):  # waking a thread for nothing costs the engine its core
+            if self._scheduler.has_turn(
+                worker.number, self._clock()
+            ):  # waking a thread for nothing costs the engine its core
                 self._for_preparers.notify_all()
 
     def finish(self, keys: Iterable[SourceKey]) -> None:
         """See `Scheduler.finish`; other workers may serve these sources now."""
         with self._lock:
-            self._scheduler.finish(keys)
+            self._scheduler.finish(keys, self._clock())
             self._for_engines.notify_all()
 
     def depths(self) -> dict[SourceKey, int]:
@@ -216,7 +245,7 @@ class Mailbox:
     def drain(self) -> list[Item]:
         """Take out everything that waits."""
         with self._lock:
-            return [item for key in self._scheduler.depths() for item in self._scheduler.remove_camera(key)]
+            return self._scheduler.remove_all()
 
     def _wake_all(self) -> None:
         self._for_engines.notify_all()

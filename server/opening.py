@@ -21,6 +21,11 @@ REPLAY_CREDITS = 4
 """Frames of one camera that wait for the engine; enough that it never waits for the network."""
 FRAMES_HELD = 2
 """Frames of a camera beyond those that wait: one in the engine, one half received."""
+SET_TOLERANCE_NS = 20_000_000
+"""Between the captures of one set, where the client does not say: more than the jitter of cameras that are triggered
+together, less than the period of any."""
+LARGEST_WEIGHT = 1000
+LARGEST_TOLERANCE_NS = 1_000_000_000
 CLIENT_SLOTS = 2
 """Slots of a camera's shared memory beyond those that the server may hold: one that waits to be sent, one that is
 being written."""
@@ -106,6 +111,11 @@ def check_open(request: pb.Open, manifest: Manifest, limits: Limits) -> None:
             f"open.clock.error_ns is {request.clock.error_ns}, at most {LARGEST_ERROR_NS} can be called synchronized",
             remedy="declare CLOCK_KIND_UNKNOWN",
         )
+    if request.sets.tolerance_ns > LARGEST_TOLERANCE_NS:
+        raise RequestInvalid(
+            f"open.sets.tolerance_ns is {request.sets.tolerance_ns}, at most {LARGEST_TOLERANCE_NS} is accepted",
+            remedy="give less than half of the cameras' period, or 0 for 20 ms",
+        )
     _check_cameras(request, limits)
     _check_tensors(request, manifest)
 
@@ -121,6 +131,11 @@ def _check_cameras(request: pb.Open, limits: Limits) -> None:
         if camera.id in seen:
             raise RequestInvalid(f"{where}.id {camera.id!r} is there twice", remedy="give each camera its own id")
         seen.add(camera.id)
+        if camera.weight > LARGEST_WEIGHT:
+            raise RequestInvalid(
+                f"{where}.weight is {camera.weight}, at most {LARGEST_WEIGHT} is accepted",
+                remedy="give the cameras' shares, for example 2 and 1",
+            )
         if fault := check_geometry(camera.encoding, camera.width, camera.height):
             raise RequestInvalid(f"{where} ({camera.id}): {fault}", remedy="correct the camera's size or encoding")
         if camera.encoding in VIDEO_ENCODINGS and (lacking := video.missing()):

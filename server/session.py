@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 
 from protos import wire
 from protos.monocoque.v1 import camera_pb2
@@ -14,10 +15,11 @@ from server.errors import OutOfOrder, RequestInvalid
 from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
 from server.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
 from server.ledger import Ledger
-from server.mailbox import Mailbox
+from server.mailbox import Mailbox, SetKey
 from server.metrics import Metrics
-from server.opening import credits_of, is_replay
+from server.opening import SET_TOLERANCE_NS, credits_of, is_replay
 from server.outbox import Outbox
+from server.set_answers import SetAnswers
 from server.shared_memory.region import BorrowedSlot, StreamRegion
 from server.video_queue import MAX_WAITING, VideoQueue
 from server.watch import Audience
@@ -38,6 +40,7 @@ class Session:
         writer: Writes answers to frames that are not computed.
         audience: Who else is told.
         metrics: Where everything is counted.
+        labels: Labels of detections by index.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Session:
         writer: AnswerWriter,
         audience: Audience,
         metrics: Metrics,
+        labels: Sequence[str] = (),
     ) -> None:
         self.id = f"stream-{next(_numbers)}"
         self.outbox = Outbox()
@@ -82,13 +86,34 @@ class Session:
             )
             for spec in request.cameras
         }
-        for camera in self.cameras.values():
-            mailbox.add_camera(camera.key, replaces=not self.replays, depth=self.credits, priority=request.priority)
+        self._sets = SetAnswers({spec.id: spec for spec in request.cameras}, labels, self._send_set)
+        self._join(request)
         self._video = {
             camera_id: VideoQueue(camera.spec, self.credits, _VideoCamera(self, camera))
             for camera_id, camera in self.cameras.items()
             if camera.spec.encoding in VIDEO_ENCODINGS
         }
+
+    def _join(self, request: pb.Open) -> None:
+        """Let the scheduler know of the cameras: each for itself, or all of them as a set."""
+        if request.HasField("sets"):
+            self.mailbox.add_set(
+                SetKey(self.id),
+                [camera.key for camera in self.cameras.values()],
+                tolerance_ns=request.sets.tolerance_ns or SET_TOLERANCE_NS,
+                replaces=not self.replays,
+                depth=self.credits,
+                priority=request.priority,
+            )
+            return
+        for camera in self.cameras.values():
+            self.mailbox.add_camera(
+                camera.key,
+                replaces=not self.replays,
+                depth=self.credits,
+                priority=request.priority + camera.spec.priority,
+                weight=camera.spec.weight or 1,
+            )
 
     async def receive(self, message: bytes) -> None:
         """Take one message of the client. In REPLAY, waits until its frame has room: that holds the client back.
@@ -162,8 +187,7 @@ class Session:
 
     def offer(self, frame: Frame) -> None:
         """Let a frame wait for the engine, in the place of an older one where only the freshest counts."""
-        replaced = self.mailbox.offer(frame)
-        if replaced is not None:
+        for replaced in self.mailbox.offer(frame):
             replaced.ledger.selected = self._host.monotonic_ns()
             self.deliver(self._writer.without_numbers(replaced, "stale", REPLACED))
 
@@ -230,6 +254,19 @@ class Session:
             self._room.set()
 
     def deliver(self, answer: Answer) -> None:
+        """Answer a frame; one of a set waits for the answers of the others."""
+        if answer.frame.frame_set is None:
+            self._deliver(answer)
+        else:
+            self._sets.add(answer.frame.frame_set, answer)
+
+    def _send_set(self, answers: Sequence[Answer], number: int, message: bytes | None) -> None:
+        for answer in answers:
+            self._deliver(answer, number)
+        if message is not None and not self._closed:
+            self.outbox.put(message)
+
+    def _deliver(self, answer: Answer, set_number: int = 0) -> None:
         """Answer a frame, count it, and tell whoever watches."""
         frame = answer.frame
         frame.release()
@@ -240,7 +277,7 @@ class Session:
             self._idle.set()
         status = "undelivered" if self._closed else answer.status
         frame.camera.metrics.frames[status].inc()
-        result, stages, age_ns = finish(answer, self._host.monotonic_ns())
+        result, stages, age_ns = finish(answer, self._host.monotonic_ns(), set_number)
         if not self._closed:
             self.outbox.put(as_response(result))
         if status == "ok":

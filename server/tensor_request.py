@@ -12,6 +12,7 @@ import numpy.typing as npt
 from engine.runtime import RuntimeDescription
 from engine.tensors import TensorSpec
 from server.errors import RequestInvalid, StreamEnded
+from server.sets import FrameSet
 
 
 class TensorSource(Protocol):
@@ -75,6 +76,7 @@ class TensorRequest:
         deadline_ns: When it may not begin any more, in the same clock; None means never.
         selected: When its turn came.
         cancelled: Set once nobody waits for the answer.
+        frame_set: None: requests are in no set.
     """
 
     inputs: Arrays
@@ -85,6 +87,12 @@ class TensorRequest:
     deadline_ns: int | None = None
     selected: int = field(default=0, init=False)
     cancelled: bool = field(default=False, init=False)
+    frame_set: FrameSet | None = field(default=None, init=False)
+
+    @property
+    def taken_ns(self) -> int:
+        """When it came."""
+        return self.received
 
 
 def check_inputs(description: RuntimeDescription, inputs: Arrays) -> int:

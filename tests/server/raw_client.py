@@ -12,7 +12,7 @@ import numpy as np
 
 from protos import wire
 from protos.monocoque.v1 import camera_pb2, stream_pb2
-from protos.monocoque.v1.result_pb2 import Result
+from protos.monocoque.v1.result_pb2 import Result, SurroundSet
 
 SERVICE = "/monocoque.v1.CameraStreamService"
 PATIENCE_SECONDS = 10.0
@@ -42,6 +42,7 @@ class RawStream:
         self.call: Any = channel.stream_stream(f"{SERVICE}/StreamFrames")()
         self.credits: dict[str, int] = {}
         self.clock_replies: list[stream_pb2.ClockReply] = []
+        self.sets: list[SurroundSet] = []
 
     async def open(self, cameras: Iterable[camera_pb2.Camera], **fields: Any) -> stream_pb2.Opened:
         await self.send(
@@ -72,6 +73,8 @@ class RawStream:
             if kind == "credit":
                 credit = response.credit
                 self.credits[credit.camera_id] = self.credits.get(credit.camera_id, 0) + credit.frames
+            elif kind == "set":
+                self.sets.append(response.set)
             elif kind == "clock_reply":
                 self.clock_replies.append(response.clock_reply)
         return None

@@ -181,7 +181,7 @@ class Sets(_message.Message):
 
     TOLERANCE_NS_FIELD_NUMBER: _builtins.int
     tolerance_ns: _builtins.int
-    """Frames further apart in their capture times are of different sets; 0 means 20 ms. The clock of `Open` must be known."""
+    """Frames further apart in their capture times are of different sets; 0 means 20 ms. All cameras share one clock."""
     def __init__(
         self,
         *,

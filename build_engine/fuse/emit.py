@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Convolution, TransposedConvolution
+from build_engine.fuse.algebra import Array, Convolution, TransposedConvolution
 from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.mapped import forget_pages
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.provenance import metadata_of
-from build_engine.fuse.realize import Plan, concatenated, needs_slice, parts, realization
+from build_engine.fuse.realize import Plan, concatenated, is_affine, needs_slice, parts, realization
 
 
 class Emitter:
@@ -42,10 +42,14 @@ class Emitter:
             base += "_"
         self._names.add(base)
         bias = cut.form.bias
-        bias_value = None if bias is None or plan is Plan.PARTS else self.weight(f"{base}.bias", bias.value, cut.root)
+        own_bias = plan in (Plan.PARTS, Plan.AFFINE)
+        bias_value = None if bias is None or own_bias else self.weight(f"{base}.bias", bias.value, cut.root)
         if plan is Plan.CONVOLUTION:
             (term,) = cut.form.terms.values()
             result = self.convolution(base, leaves[0], dense(term), bias_value, cut, written)
+        elif plan is Plan.AFFINE:
+            (term,) = cut.form.terms.values()
+            result = self._affine(base, leaves[0], dense(term), None if bias is None else bias.value, cut, written)
         elif plan is Plan.CONCATENATION:
             joined = concatenated(cut.form)
             assert joined is not None  # noqa: S101 (that is what the plan means)
@@ -74,12 +78,36 @@ class Emitter:
                 made.append(leaf)
                 continue
             name = f"{base}.{index}"
+            if is_affine(term.part):
+                made.append(self._affine(name, leaf, term.part, bias, cut, written))
+                made[-1].shape = leaf.shape
+                continue
             shift = None if bias is None else self.weight(f"{name}.bias", bias, cut.root)
             part = self.convolution(name, leaf, term.part, shift, cut, written)
             if cut.root.shape is not None:
                 part.shape = ir.Shape([cut.root.shape[0], term.part.c_out, *cut.root.shape[2:]])
             made.append(part)
         return self._node(f"{base}.concat", "Concat", made, [ir.AttrInt64("axis", 1)], cut, written)
+
+    def _affine(
+        self,
+        name: str,
+        source: ir.Value,
+        term: Convolution | TransposedConvolution,
+        bias: Array | None,
+        cut: Cut,
+        written: list[ir.Node],
+    ) -> ir.Value:
+        """A Mul where there is something to scale, an Add where there is something to shift by."""
+        per_channel = (term.c_out, *[1] * term.axes)
+        scale = term.weight.value.reshape(per_channel)
+        if np.any(scale != 1):
+            factor = self.weight(f"{name}.scale", scale, cut.root)
+            source = self._node(f"{name}.mul" if bias is not None else name, "Mul", [source, factor], [], cut, written)
+        if bias is not None:
+            shift = self.weight(f"{name}.shift", bias.reshape(per_channel), cut.root)
+            source = self._node(name, "Add", [source, shift], [], cut, written)
+        return source
 
     def _sum(
         self, base: str, leaves: list[ir.Value], cut: Cut, bias: ir.Value | None, written: list[ir.Node]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Convolution, Form, NotExact, Placed, TransposedConvolution, Window
+from build_engine.fuse.algebra import Convolution, Deferred, Form, NotExact, Placed, TransposedConvolution, Window
 from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cost import assumed_sizes
 from build_engine.fuse.options import FuseOptions
@@ -18,6 +18,7 @@ class Plan(enum.Enum):
     """Ways to compute a form."""
 
     NOTHING = "the tensor itself"
+    AFFINE = "a scale and a shift per channel"
     CONVOLUTION = "one convolution"
     CONCATENATION = "one convolution of concatenated sources"
     PARTS = "concatenated convolutions"
@@ -57,6 +58,9 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
     if len(terms) == 1:
         if terms[0][1].is_identity and form.bias is None:
             return Realization(Plan.NOTHING, 0.0)
+        if is_affine(terms[0][1]):
+            steps = int(not terms[0][1].is_identity) + int(form.bias is not None)
+            return Realization(Plan.AFFINE, steps * (2 * written * options.ns_per_byte + options.ns_per_launch))
         return Realization(Plan.CONVOLUTION, convolution_ns(terms[0][1], reads[0]))
     convolved = [not term.is_identity for _, term in terms]
     if not any(convolved):
@@ -83,6 +87,14 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
         if cost < best.cost_ns:
             best = Realization(Plan.PARTS, cost)
     return best
+
+
+def is_affine(term: Convolution | TransposedConvolution) -> bool:
+    """Whether a term only scales channels: as a convolution it would be more than it was.
+
+    A batch norm that nothing can take in stays one, being one operator where a scale and a shift are two.
+    """
+    return isinstance(term, Convolution) and term.is_pointwise and term.is_depthwise
 
 
 def parts(form: Form) -> list[Placed] | None:
@@ -118,7 +130,12 @@ def concatenated(form: Form) -> Convolution | None:
     windows = terms[0][1].windows
     try:
         for _, term in terms[1:]:
-            windows = tuple(a.union(b, n) for a, b, n in zip(windows, term.windows, sizes, strict=True))
+            if term.windows != windows:
+                windows = tuple(a.union(b, n) for a, b, n in zip(windows, term.windows, sizes, strict=True))
     except NotExact:
         return None
-    return Convolution.joined([term.in_groups(1).grown(windows) for _, term in terms])
+    joined = [term for _, term in terms]
+    shape = (form.c_out, sum(term.c_in for term in joined), *(window.kernel for window in windows))
+    # Most are only asked for their size.
+    weight = Deferred(shape, lambda: Convolution.joined([t.in_groups(1).grown(windows) for t in joined]).weight.value)
+    return Convolution(weight, windows)

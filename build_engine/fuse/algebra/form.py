@@ -91,20 +91,23 @@ class Form:
         """Each channel plus a constant; ``shift: (C_out,)``."""
         return Form(self.terms, _sum(self.bias, shift), self.sizes)
 
-    def plus(self, other: Form) -> Form:
-        """The sum of two tensors of equal shape; sources in common are merged, branches of zeros dropped.
+    def plus(self, *others: Form) -> Form:
+        """The sum of tensors of equal shape; sources in common are merged, branches of zeros dropped.
 
         Raises:
             NotExact: A common source's windows cannot be aligned, see `Convolution.plus`.
         """
-        terms: dict[Source, Term] = {s: term for s, term in self.terms.items() if not _is_zero(term)}
-        added = {s: term for s, term in other.terms.items() if not _is_zero(term)}
-        if not terms and not added:
-            terms = dict(self.terms)
-        for source, term in added.items():
-            mine = terms.get(source)
-            terms[source] = term if mine is None else _added(mine, term, other.sizes[source])
-        return Form(terms, _sum(self.bias, other.bias), {**self.sizes, **other.sizes})
+        terms: dict[Source, Term] = {}
+        sizes: dict[Source, tuple[int | None, ...]] = {}
+        bias: Deferred | None = None
+        for form in (self, *others):
+            sizes.update(form.sizes)
+            bias = _sum(bias, form.bias)
+            for source, term in form.terms.items():
+                if not _is_zero(term):
+                    mine = terms.get(source)
+                    terms[source] = term if mine is None else _added(mine, term, form.sizes[source])
+        return Form(terms or dict(self.terms), bias, sizes)
 
     def placed(self, start: int, total: int) -> Form:
         """The tensor as channels ``[start, start + C_out)`` of a concatenation, the others zero."""

@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
+
 from build_engine.fuse.algebra.compose import compose
 from build_engine.fuse.algebra.convolution import Convolution
-from build_engine.fuse.algebra.deferred import Deferred
+from build_engine.fuse.algebra.deferred import Array, Deferred
 from build_engine.fuse.algebra.window import Window
 
 
@@ -71,10 +73,15 @@ class Placed:
 
     def dense(self) -> Convolution:
         """The same map as a convolution with rows of zeros."""
-        before, after = [-1] * self.start, [-1] * (self.c_out - self.stop)
-        return compose(
-            self.part, Convolution.rows(self.part.c_out, [*before, *range(self.part.c_out), *after], self.axes)
-        )
+        part = self.part
+        shape = (self.c_out, part.c_in, *part.weight.shape[2:])
+
+        def compute() -> Array:
+            weight = np.zeros(shape)
+            weight[self.start : self.stop] = part.in_groups(1).weight.value
+            return weight
+
+        return Convolution(Deferred(shape, compute), part.windows, is_zero=part.is_zero)
 
     def _rows(self, of_all: Deferred) -> Deferred:
         shape = (self.part.c_out, *of_all.shape[1:])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from build_engine.fuse.algebra import Form, NotExact, Reason
 from build_engine.fuse.rules.site import Site
 
@@ -14,12 +16,6 @@ def concat(site: Site) -> Form:
     if site.integer("axis", 1) % (forms[0].axes + 2) != 1:
         raise NotExact(Reason.OPERATOR, "it concatenates along the image or the batch, not along channels")
     total = sum(form.c_out for form in forms)
-    result: Form | None = None
-    start = 0
-    for form in forms:
-        placed = form.placed(start, total)
-        result = placed if result is None else result.plus(placed)
-        start += form.c_out
-    if result is None:
-        raise NotExact(Reason.OPERATOR, "a concatenation of nothing")
-    return result
+    starts = itertools.accumulate((form.c_out for form in forms), initial=0)
+    first, *others = (form.placed(start, total) for form, start in zip(forms, starts, strict=False))
+    return first.plus(*others)

@@ -16,6 +16,7 @@ with client.connect_sync() as server, server.stream(cameras) as stream:
 from client.clock import Offset, StreamClock
 from client.connection import Connection, Watched, connect
 from client.encode import encode
+from client.encode_video import VideoEncoder
 from client.engine import Engine, Opened, TensorSpec
 from client.errors import (
     ClientError,
@@ -66,6 +67,7 @@ __all__ = [
     "SyncConnection",
     "SyncStream",
     "TensorSpec",
+    "VideoEncoder",
     "Watched",
     "connect",
     "connect_sync",

@@ -133,9 +133,10 @@ class Frame:
 
     Attributes:
         camera_id: A camera of the stream.
-        pixels: The bytes, or an array of `uint8`: (H, W, 3) for `rgb8` and `bgr8`, (H, W) for `gray8`, (H * 3 / 2, W)
-            for `nv12`, (H, W, 2) for `yuyv`, (N,) for `jpeg` and `png`. They are not copied: leave them alone until
-            the frame's result is back.
+        pixels: The bytes, or an array of `uint8`: (H, W, 3) for `rgb8` and `bgr8`, (H, W) for `gray8` and
+            `bayer_rggb8`, (H * 3 / 2, W) for `nv12`, (H, W, 2) for `yuyv`, (H, W * 3 / 2) for `bayer_rggb12p`, (N,) for
+            `jpeg`, `png`, `h264` and `h265`; (H, W) of `uint16` for `gray16`, `bayer_rggb12` and `bayer_rggb16`. They
+            are not copied: leave them alone until the frame's result is back.
         capture_time_ns: When the shutter opened, in the stream's clock; None: when it is submitted.
         stride_bytes: Bytes from one row to the next, for bytes whose rows are padded; 0: they are not.
         max_age_ns: Age at which an answer is of no use any more; None: the stream's.
@@ -145,7 +146,7 @@ class Frame:
     """
 
     camera_id: str
-    pixels: bytes | bytearray | memoryview | Image
+    pixels: bytes | bytearray | memoryview | Image | NDArray[np.uint16]
     capture_time_ns: int | None = None
     stride_bytes: int = 0
     max_age_ns: int | None = None

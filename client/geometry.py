@@ -6,16 +6,27 @@ The server checks the same and answers REFUSED; here the mistake is found where 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import FrameInvalid
-from client.frames import ENCODINGS, Camera, Encoding, Frame, Image
+from client.frames import ENCODINGS, Camera, Encoding, Frame
 
 CAMERA_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What a camera may be called."""
 
-_COMPRESSED_START: dict[str, bytes] = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+COMPRESSED_START: dict[Encoding, bytes] = {
+    "jpeg": b"\xff\xd8\xff",
+    "png": b"\x89PNG\r\n\x1a\n",
+    "h264": b"\x00\x00",
+    "h265": b"\x00\x00",
+}
+"""What compressed frames begin with."""
+
+_EVEN_WIDTH = {"nv12", "yuyv", "bayer_rggb8", "bayer_rggb12", "bayer_rggb12p", "bayer_rggb16"}
+_EVEN_HEIGHT = _EVEN_WIDTH - {"yuyv"}
 
 
 def check_camera(camera: Camera) -> None:
@@ -26,15 +37,21 @@ def check_camera(camera: Camera) -> None:
         raise FrameInvalid(f"camera {camera.id}: encoding {camera.encoding!r} is not one of {', '.join(ENCODINGS)}")
     if camera.width < 1 or camera.height < 1:
         raise FrameInvalid(f"camera {camera.id}: size {camera.width}x{camera.height} has no pixels")
-    if camera.encoding == "nv12" and (camera.width % 2 or camera.height % 2):
-        raise FrameInvalid(f"camera {camera.id}: nv12 needs even sizes, this is {camera.width}x{camera.height}")
-    if camera.encoding == "yuyv" and camera.width % 2:
-        raise FrameInvalid(f"camera {camera.id}: yuyv needs an even width, this is {camera.width}")
+    odd = (camera.encoding in _EVEN_WIDTH and camera.width % 2) or (
+        camera.encoding in _EVEN_HEIGHT and camera.height % 2
+    )
+    if odd:
+        needs = "even sizes" if camera.encoding in _EVEN_HEIGHT else "an even width"
+        raise FrameInvalid(
+            f"camera {camera.id}: {camera.encoding} needs {needs}, this is {camera.width}x{camera.height}"
+        )
 
 
 def row_bytes(encoding: Encoding, width: int) -> int:
     """Bytes of one row without padding; 0 for compressed encodings."""
-    return {"rgb8": 3, "bgr8": 3, "gray8": 1, "nv12": 1, "yuyv": 2}.get(encoding, 0) * width
+    if encoding in COMPRESSED_START:
+        return 0
+    return int(np.prod(frame_shape(encoding, width, 2)[1:]))
 
 
 def frame_shape(encoding: Encoding, width: int, height: int) -> tuple[int, ...]:
@@ -45,6 +62,11 @@ def frame_shape(encoding: Encoding, width: int, height: int) -> tuple[int, ...]:
         "gray8": (height, width),
         "nv12": (height * 3 // 2, width),
         "yuyv": (height, width, 2),
+        "gray16": (height, width, 2),
+        "bayer_rggb8": (height, width),
+        "bayer_rggb12": (height, width, 2),
+        "bayer_rggb12p": (height, width * 3 // 2),
+        "bayer_rggb16": (height, width, 2),
     }
     return shapes[encoding]
 
@@ -63,7 +85,7 @@ def checked_pixels(camera: Camera, frame: Frame) -> memoryview:
     if isinstance(frame.pixels, np.ndarray):
         return _array_pixels(camera, frame.pixels, where)
     pixels = memoryview(frame.pixels).cast("B")
-    if camera.encoding in _COMPRESSED_START:
+    if camera.encoding in COMPRESSED_START:
         _check_compressed(camera, pixels, where)
         return pixels
     row = row_bytes(camera.encoding, camera.width)
@@ -79,14 +101,16 @@ def checked_pixels(camera: Camera, frame: Frame) -> memoryview:
     return pixels
 
 
-def _array_pixels(camera: Camera, array: Image, where: str) -> memoryview:
+def _array_pixels(camera: Camera, array: NDArray[Any], where: str) -> memoryview:
+    if array.dtype == np.uint16 and camera.encoding in ("gray16", "bayer_rggb12", "bayer_rggb16"):
+        array = np.ascontiguousarray(array, "<u2")[..., None].view(np.uint8)
     if array.dtype != np.uint8:
         raise FrameInvalid(f"{where}: the array holds {array.dtype}, pixels are uint8; convert with .astype('uint8')")
-    if camera.encoding in _COMPRESSED_START:
+    if camera.encoding in COMPRESSED_START:
         if array.ndim != 1:
             raise FrameInvalid(
                 f"{where}: {camera.encoding} takes the file's bytes, this is an image of shape {array.shape}; "
-                f"compress it with client.encode(image, {camera.encoding!r})"
+                f"compress it with {_HOW[camera.encoding]}"
             )
         pixels = np.ascontiguousarray(array).data
         _check_compressed(camera, pixels, where)
@@ -100,7 +124,21 @@ def _array_pixels(camera: Camera, array: Image, where: str) -> memoryview:
     return np.ascontiguousarray(array).data.cast("B")
 
 
+_KIND: dict[str, str] = {
+    "jpeg": "a JPEG file",
+    "png": "a PNG file",
+    "h264": "an access unit with start codes (Annex B)",
+    "h265": "an access unit with start codes (Annex B)",
+}
+_HOW: dict[str, str] = {
+    "jpeg": "client.encode(image, 'jpeg')",
+    "png": "client.encode(image, 'png')",
+    "h264": "client.VideoEncoder('h264', width, height)",
+    "h265": "client.VideoEncoder('h265', width, height)",
+}
+
+
 def _check_compressed(camera: Camera, pixels: memoryview, where: str) -> None:
-    start = _COMPRESSED_START[camera.encoding]
+    start = COMPRESSED_START[camera.encoding]
     if bytes(pixels[: len(start)]) != start:
-        raise FrameInvalid(f"{where}: {len(pixels)} bytes that do not begin like a {camera.encoding.upper()} file")
+        raise FrameInvalid(f"{where}: {len(pixels)} bytes that do not begin like {_KIND[camera.encoding]}")

@@ -6,8 +6,8 @@ import client
 PUBLIC = """
     Age Camera ClientError Connection ConnectionLost Counts Detection Encoding Engine Frame FrameInvalid Intrinsics
     Ledger Memory Mounting Offset Opened Policy ProtocolViolation Rejected Result ServerUnreachable SourceError Status
-    Stream StreamClock StreamClosed StreamStalled SyncConnection SyncStream TensorSpec Watched connect connect_sync
-    encode
+    Stream StreamClock StreamClosed StreamStalled SyncConnection SyncStream TensorSpec VideoEncoder Watched connect
+    connect_sync encode
 """
 OURS = ("build_engine", "engine", "server", "surround", "torch", "onnx", "onnxruntime")
 

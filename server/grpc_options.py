@@ -64,6 +64,7 @@ def server_options(calls: int, largest_message_bytes: int) -> list[tuple[str, in
         ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a helper
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 2),  # the one that counts, a minute by default
         ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
         ("grpc.http2.max_concurrent_streams", calls + REFUSED_AT_ONCE),
         ("grpc.max_allowed_incoming_connections", calls + OTHER_CONNECTIONS),

@@ -113,7 +113,7 @@ def main() -> int:
         table.add_row(
             f"{weights / 1e9:.2f} GB", where, f"{peak / 1e9:.2f} GB", f"{peak / weights:.2f}", f"{aim}", verdict
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     return int(missed)
 
 

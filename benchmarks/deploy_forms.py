@@ -1,0 +1,217 @@
+"""Fused against trained, and against the form that a family's authors deploy; memory as TensorRT-RTX accounts for it.
+
+    python -m benchmarks.deploy_forms
+    python -m benchmarks.deploy_forms --seconds 60       narrower intervals
+
+MobileOne-S0 (arXiv 2206.04040) and RepVGG-A0 (arXiv 2101.03697) at 224x224, random weights, ONNX Runtime on one thread:
+all three forms of a network run in every round. The deploy form is made by the family's own arithmetic in PyTorch; ours
+is made from the ONNX export of the trained form, which says nothing of families. Memory: a RepVGG-shaped network at
+1x3x512x1024 in FP16, less what TensorRT-RTX takes for any network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from build_engine.compile.interleaved import latencies, ratio
+from build_engine.compile.rtx_memory import rtx_memory
+from build_engine.fuse import count, fuse
+from build_engine.graph import feeds, random_inputs, tensor_specs
+from build_engine.load.shapes import InputShape
+from build_engine.load.torch_export import export
+from build_engine.progress import Bars, Progress
+from build_engine.session import Session
+from engine.cpu import cpu_name
+from tests.build_engine.fuse.exporting import randomized
+from tests.build_engine.fuse.families import MobileOneBranches, RepVGG
+
+DEPLOY_TOLERANCE = 0.02
+MEMORY_AIM = 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how much faster fusing is to make it."""
+
+    name: str
+    trained: nn.Module
+    speedup_aim: float
+
+
+def repvgg(depths: tuple[int, ...], widths: tuple[int, ...], stem: int | None = None) -> Iterator[nn.Module]:
+    """Stages of RepVGG blocks, each stage halving the size.
+
+    Args:
+        depths: Blocks per stage.
+        widths: Channels per stage.
+        stem: Channels of a first block with stride 2; None begins with the first stage.
+    """
+    channels = 3
+    for depth, width in zip((1, *depths) if stem else depths, (stem, *widths) if stem else widths, strict=True):
+        for index in range(depth):
+            yield RepVGG(channels, width or 0, 1 if index else 2)
+            channels = width or 0
+
+
+def mobileone(depths: tuple[int, ...], widths: tuple[int, ...], branches: int) -> Iterator[nn.Module]:
+    """A stem and stages of MobileOne blocks: depthwise 3x3, then 1x1, each of several branches."""
+    channels = widths[0]
+    yield MobileOneBranches(3, channels, 3, stride=2, branches=1)
+    for depth, width in zip(depths, widths, strict=True):
+        for index in range(depth):
+            stride = 1 if index else 2
+            yield MobileOneBranches(channels, channels, 3, stride=stride, groups=channels, branches=branches)
+            yield MobileOneBranches(channels, width, 1, branches=branches)
+            channels = width
+
+
+def classifier(blocks: Iterator[nn.Module], channels: int) -> nn.Module:
+    """Blocks, then the mean over the map and 1000 classes."""
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000))
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """The network with norms that have seen its own activations: random ones let a deep network die out."""
+    randomized(network)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.randn(4, 3, 96, 96))
+    return network.eval()
+
+
+def deployed(network: nn.Module) -> nn.Module:
+    """The same network with every block as its authors deploy it: one convolution and the ReLU."""
+    return nn.Sequential(*(_deployed(module) for module in network.children())).eval()
+
+
+def _deployed(module: nn.Module) -> nn.Module:
+    if isinstance(module, RepVGG):
+        return _plain(module.dense[0], [module.dense, module.point], module.skip)
+    if isinstance(module, MobileOneBranches):
+        branches = [*module.convs, *([module.scale] if module.scale is not None else [])]
+        return _plain(module.convs[0][0], branches, module.skip)  # type: ignore[index]
+    return module
+
+
+def _plain(like: nn.Conv2d, branches: list[nn.Sequential], skip: nn.BatchNorm2d | None) -> nn.Module:  # type: ignore[type-arg]
+    """Sum of the branches' kernels and biases, norms folded, in double precision."""
+    plain = nn.Conv2d(
+        like.in_channels,
+        like.out_channels,
+        like.kernel_size,  # type: ignore[arg-type] - torch's own attributes are wider than its arguments
+        like.stride,  # type: ignore[arg-type]
+        like.padding,  # type: ignore[arg-type]
+        groups=like.groups,
+    )
+    kernel, bias = torch.zeros_like(plain.weight, dtype=torch.float64), torch.zeros(like.out_channels).double()
+    for conv, norm in branches:
+        _add(kernel, bias, conv.weight, norm)  # type: ignore[arg-type]
+    if skip is not None:
+        identity = torch.zeros(like.out_channels, like.in_channels // like.groups, 1, 1)
+        for channel in range(like.out_channels):
+            identity[channel, channel % identity.shape[1]] = 1
+        _add(kernel, bias, identity, skip)
+    plain.weight = nn.Parameter(kernel.float())
+    plain.bias = nn.Parameter(bias.float())
+    return nn.Sequential(plain, nn.ReLU())
+
+
+def _add(kernel: Tensor, bias: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101 - for the type checker
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    margin = (kernel.shape[-1] - weight.shape[-1]) // 2
+    inner = slice(margin, margin + weight.shape[-1])
+    kernel[:, :, inner, inner] += (weight.double() * scale.view(-1, 1, 1, 1)).detach()
+    bias += (norm.bias.double() - norm.running_mean.double() * scale).detach()
+
+
+def main() -> int:
+    """Print the tables; exit code 1 where an aim is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="time per form (default: %(default)s)")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    cases = (
+        Case("MobileOne-S0", classifier(mobileone((2, 8, 10, 1), (48, 128, 256, 1024), 4), 1024), 3.5),
+        Case("RepVGG-A0", classifier(repvgg((2, 4, 14, 1), (48, 96, 192, 1280), stem=48), 1280), 1.1),
+    )
+    reached: list[bool] = []
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with Bars() as bars:
+        rows = [row for case in cases for row in _speed(case, given.seconds, bars, reached)]
+        memory = _memory(bars, reached)
+    table = Table("network", "", "measured", "aim", "", title=f"one thread of {cpu_name()}", title_justify="left")
+    for row in (*rows, *memory):
+        table.add_row(*row)
+    console.print(table)
+    return int(not all(reached))
+
+
+def _speed(case: Case, seconds: float, progress: Progress, reached: list[bool]) -> list[tuple[str, ...]]:
+    network = settled(case.trained)
+    shape = [InputShape(None, (1, 3, 224, 224))]
+    with progress.step(f"Exporting and fusing {case.name}"):
+        trained, plain = export(network, shape, None), export(deployed(network), shape, None)
+        forms = {"trained": trained, "fused": fuse(trained).model, "deployed": plain}
+    times = latencies(forms, seconds=seconds, progress=progress)
+    faster, against = ratio(times["trained"], times["fused"]), ratio(times["fused"], times["deployed"])
+    counts = [count(form).convolutions for form in forms.values()]
+    medians = [f"{np.median(found):.2f} ms" for found in times.values()]
+    fast, close = faster.median >= case.speedup_aim, against.median <= 1 + DEPLOY_TOLERANCE
+    same = counts[1] <= counts[2]
+    reached += [fast, close, same]
+    return [
+        (case.name, "convolutions: trained, fused, deployed", ", ".join(map(str, counts)), "as deployed", _mark(same)),
+        ("", "medians", ", ".join(medians), "", ""),
+        ("", "trained / fused", str(faster), f">= {case.speedup_aim}", _mark(fast)),
+        ("", "fused / deployed", str(against), f"<= {1 + DEPLOY_TOLERANCE}", _mark(close)),
+        ("", "largest difference, fused and deployed", f"{_difference(forms['fused'], plain):.1e}", "", ""),
+    ]
+
+
+def _difference(one: onnx.ModelProto, other: onnx.ModelProto) -> float:
+    """Relative to the largest output."""
+    inputs = random_inputs(tensor_specs(feeds(one)), 1, 0)
+    a, b = (next(iter(Session(model).run(inputs).values())) for model in (one, other))
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def _memory(progress: Progress, reached: list[bool]) -> list[tuple[str, ...]]:
+    network = randomized(nn.Sequential(*repvgg((2, 3, 4, 2), (48, 96, 192, 384))))
+    with progress.step("Compiling with TensorRT-RTX"):
+        model = export(network, [InputShape(None, (1, 3, 512, 1024))], None)
+        trained, fused = rtx_memory(model), rtx_memory(fuse(model).model)
+    if trained is None or fused is None:
+        return [("RepVGG-shaped, 512x1024", "TensorRT-RTX is not installed", "", "", "")]
+    share = fused.own_activation_bytes / trained.own_activation_bytes
+    reached.append(share <= MEMORY_AIM)
+    return [
+        ("RepVGG-shaped", "TensorRT-RTX kernels", f"{trained.kernels} → {fused.kernels}", "", ""),
+        (
+            "1x3x512x1024, FP16",
+            f"activation memory less {trained.constant_bytes / 1e6:.1f} MB",
+            f"{trained.own_activation_bytes / 1e6:.1f} → {fused.own_activation_bytes / 1e6:.1f} MB, {share:.2f}x",
+            f"<= {MEMORY_AIM}",
+            _mark(share <= MEMORY_AIM),
+        ),
+    ]
+
+
+def _mark(passed: bool) -> str:
+    return "[green]reached[/]" if passed else "[red]missed[/]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

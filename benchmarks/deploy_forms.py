@@ -12,9 +12,11 @@ is made from the ONNX export of the trained form, which says nothing of families
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx
@@ -98,29 +100,24 @@ def deployed(network: nn.Module) -> nn.Module:
 
 def _deployed(module: nn.Module) -> nn.Module:
     if isinstance(module, RepVGG):
-        return _plain(module.dense[0], [module.dense, module.point], module.skip)
+        return _plain([module.dense, module.point], module.skip)
     if isinstance(module, MobileOneBranches):
-        branches = [*module.convs, *([module.scale] if module.scale is not None else [])]
-        return _plain(module.convs[0][0], branches, module.skip)  # type: ignore[index]
+        scale = [] if module.scale is None else [module.scale]
+        return _plain([*module.convs, *scale], module.skip)
     return module
 
 
-def _plain(like: nn.Conv2d, branches: list[nn.Sequential], skip: nn.BatchNorm2d | None) -> nn.Module:  # type: ignore[type-arg]
-    """Sum of the branches' kernels and biases, norms folded, in double precision."""
-    plain = nn.Conv2d(
-        like.in_channels,
-        like.out_channels,
-        like.kernel_size,  # type: ignore[arg-type] - torch's own attributes are wider than its arguments
-        like.stride,  # type: ignore[arg-type]
-        like.padding,  # type: ignore[arg-type]
-        groups=like.groups,
-    )
-    kernel, bias = torch.zeros_like(plain.weight, dtype=torch.float64), torch.zeros(like.out_channels).double()
-    for conv, norm in branches:
-        _add(kernel, bias, conv.weight, norm)  # type: ignore[arg-type]
+def _plain(branches: Sequence[nn.Module], skip: nn.BatchNorm2d | None) -> nn.Module:
+    """Sum of the branches' kernels and biases, norms folded, in double precision; the first branch has the largest."""
+    pairs = [cast("tuple[nn.Conv2d, nn.BatchNorm2d]", tuple(branch.children())) for branch in branches]
+    plain = copy.deepcopy(pairs[0][0])
+    kernel = torch.zeros_like(plain.weight, dtype=torch.float64)
+    bias = torch.zeros(plain.out_channels, dtype=torch.float64)
+    for conv, norm in pairs:
+        _add(kernel, bias, conv.weight, norm)
     if skip is not None:
-        identity = torch.zeros(like.out_channels, like.in_channels // like.groups, 1, 1)
-        for channel in range(like.out_channels):
+        identity = torch.zeros(*kernel.shape[:2], 1, 1)
+        for channel in range(plain.out_channels):
             identity[channel, channel % identity.shape[1]] = 1
         _add(kernel, bias, identity, skip)
     plain.weight = nn.Parameter(kernel.float())

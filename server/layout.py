@@ -25,6 +25,7 @@ BITS_PER_PIXEL: dict[int, int] = {
 """Of the first plane."""
 RAW_ENCODINGS = frozenset(BITS_PER_PIXEL)
 ENCODINGS = FILE_ENCODINGS | VIDEO_ENCODINGS | RAW_ENCODINGS
+_NAMES: dict[int, str] = {number: name.removeprefix("ENCODING_") for name, number in pb.Encoding.items()}
 _BAYER = frozenset(
     {pb.ENCODING_BAYER_RGGB8, pb.ENCODING_BAYER_RGGB12, pb.ENCODING_BAYER_RGGB12P, pb.ENCODING_BAYER_RGGB16}
 )
@@ -38,8 +39,7 @@ ROW_ALIGNMENT_BYTES = 256
 
 def encoding_name(encoding: int) -> str:
     """`JPEG`, or the number of an encoding that is not known."""
-    known = encoding in pb.Encoding.values()
-    return pb.Encoding.Name(pb.Encoding.ValueType(encoding)).removeprefix("ENCODING_") if known else str(encoding)
+    return _NAMES.get(encoding) or str(encoding)
 
 
 def row_bytes(encoding: int, width: int) -> int:

@@ -20,6 +20,8 @@ TAIL_BYTES = 4096
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_DECODED = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+"""Frames of baseline, extended and progressive DCT, with Huffman or arithmetic codes."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
@@ -58,6 +60,9 @@ def _jpeg_size(data: memoryview) -> tuple[int, int] | str:
         if marker in _START_OF_FRAME:
             if position + 9 > len(data):
                 return f"it is cut off in its frame header, at byte {len(data)}"
+            bits = data[position + 4]
+            if marker not in _DECODED or bits != 8:
+                return f"its frame (FF {marker:02X}, {bits} bits) is lossless, hierarchical or not of 8 bits"
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])
             if b"\xff\xd9" not in bytes(data[-TAIL_BYTES:]):
                 return "it is cut off: no end of image (FF D9)"

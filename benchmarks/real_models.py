@@ -165,7 +165,7 @@ def _line(scene: Image, number: int) -> Image:
     """One line of text on a patch of street."""
     dark = bool(number % 2)
     patch = np.ascontiguousarray(scene[200:248, 100:420])
-    image: Image = cv2.addWeighted(patch, 0.3, np.full_like(patch, 240 if dark else 20), 0.7, 0)  # type: ignore[assignment]
+    image: Image = np.asarray(cv2.addWeighted(patch, 0.3, np.full_like(patch, 240 if dark else 20), 0.7, 0), np.uint8)
     color = (20, 20, 30) if dark else (235, 235, 225)
     word = f"{WORDS[number % len(WORDS)]} {number}"
     cv2.putText(image, word, (8, 35), number % 4, 1.0, color, 2, cv2.LINE_AA)

@@ -5,7 +5,7 @@ Nagel et al., Data-free quantization through weight equalization and bias correc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,21 +128,35 @@ def equalize(model: onnx.ModelProto, peaks: Peaks | None = None) -> tuple[onnx.M
     """
     groups = equalizable(model)
     arrays = {name: array.astype(np.float64) for name, array in constants(model).items()}
-    touched = {name for group in groups for pair in group.producers for name in pair if name}
-    touched |= {weight for group in groups for weight, _ in group.readers}
     total = [np.ones(group.size) for group in groups]
     for _ in range(ROUNDS):
         for index, group in enumerate(groups):
             step = _step(group, arrays, total[index], peaks)
             total[index] *= step
-            for weight, bias in group.producers:
-                arrays[weight] /= _rows(step, arrays[weight])
-                if bias is not None:
-                    arrays[bias] /= step
-            for weight, split in group.readers:
-                arrays[weight] *= _columns(step, arrays[weight], split)
+            _scale(group, arrays, step)
     changed = sum(int((np.abs(np.log(scale)) > np.log(1.1)).sum()) for scale in total)
-    return replace_constants(model, {name: arrays[name].astype(np.float32) for name in touched}), changed
+    return rescale(model, groups, total), changed
+
+
+def rescale(
+    model: onnx.ModelProto, groups: Sequence[Channels], scales: Sequence[npt.NDArray[np.float64]]
+) -> onnx.ModelProto:
+    """Divide channels by scales, `(C,)` for each of `groups`, and undo it where they are read."""
+    arrays = {name: array.astype(np.float64) for name, array in constants(model).items()}
+    touched = {name for group in groups for pair in group.producers for name in pair if name}
+    touched |= {weight for group in groups for weight, _ in group.readers}
+    for group, scale in zip(groups, scales, strict=True):
+        _scale(group, arrays, scale)
+    return replace_constants(model, {name: arrays[name].astype(np.float32) for name in touched})
+
+
+def _scale(group: Channels, arrays: dict[str, npt.NDArray[Any]], scale: npt.NDArray[np.float64]) -> None:
+    for weight, bias in group.producers:
+        arrays[weight] /= _rows(scale, arrays[weight])
+        if bias is not None:
+            arrays[bias] /= scale
+    for weight, split in group.readers:
+        arrays[weight] *= _columns(scale, arrays[weight], split)
 
 
 def _step(

@@ -31,6 +31,8 @@ class Recipe:
         activations: Integer type of activations.
         symmetric: Whether activations have no zero point.
         between: Operators between weighted layers that run on integers too.
+        constants_too: Whether those may have a constant among their operands: TensorRT refuses quantized constants
+            other than weights.
         first_in_float: Whether the layer that reads the image stays in float.
         rest_in_half: Whether layers of the core that are not INT8 are FP16, since the runtime has fast kernels for it.
         options: What else ONNX Runtime's quantizer is told.
@@ -40,6 +42,7 @@ class Recipe:
     activations: QuantType
     symmetric: bool
     between: frozenset[str]
+    constants_too: bool
     first_in_float: bool
     rest_in_half: bool
     options: Mapping[str, Any]
@@ -70,6 +73,7 @@ CPU_INT8 = Recipe(
             "Transpose",
         }
     ),
+    constants_too=True,
     first_in_float=True,
     rest_in_half=False,
     options={"WeightSymmetric": True},
@@ -82,6 +86,7 @@ TENSORRT_INT8 = Recipe(
     QuantType.QInt8,
     symmetric=True,
     between=frozenset({"Add"}),
+    constants_too=False,
     first_in_float=False,
     rest_in_half=True,
     options={
@@ -100,10 +105,16 @@ def quantized_nodes(model: onnx.ModelProto, core: Core, recipe: Recipe) -> tuple
     """Names of the nodes that get 8-bit inputs."""
     layers = set(core.weighted) - set(core.first if recipe.first_in_float else ())
     between = set(core.between) & downstream(model, layers)
+    fixed = constants(model)
     return tuple(
         node.name
         for node in model.graph.node
-        if node.name in layers or (node.name in between and node.op_type in recipe.between)
+        if node.name in layers
+        or (
+            node.name in between
+            and node.op_type in recipe.between
+            and (recipe.constants_too or not any(name in fixed for name in node.input))
+        )
     )
 
 

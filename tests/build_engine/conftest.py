@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,14 @@ CAMERA = CameraInput("rgb", (116.0, 118.0, 122.0), (58.0, 58.0, 60.0))
 
 def load(factory: str, *shapes: InputShape) -> onnx.ModelProto:
     return load_model(parse_source(f"tests.build_engine.networks:{factory}"), shapes=shapes or (SHAPE,)).model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a search measures is kept in the user's cache, which tests leave alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

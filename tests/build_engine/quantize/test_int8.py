@@ -47,7 +47,7 @@ def test_the_cpus_graph_really_runs_on_integers(fused_detector: onnx.ModelProto)
     counted = kernels(serialize(quantize(fused_detector, CPU_INT8)))
     assert counted["QLinearConv"] == 3, counted
     floats = sum(count for kind, count in counted.items() if kind in ("Conv", "FusedConv"))
-    assert floats == 4, "the image's layer, two heads, and box arithmetic that the fuser wrote as a convolution"
+    assert floats == 3, "the image's layer and two heads"
 
 
 def test_tensorrts_graph_has_no_zero_points_and_no_quantized_bias(fused_detector: onnx.ModelProto) -> None:

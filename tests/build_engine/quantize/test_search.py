@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from build_engine import quantize
+from build_engine.errors import BuildError
+from build_engine.graph import feeds, random_inputs, serialize, tensor_specs
+from build_engine.progress import Advance, Silent
+from build_engine.quantize import (
+    CPU_INT8,
+    PLAIN,
+    TENSORRT_INT8,
+    Choice,
+    Core,
+    Judge,
+    Metric,
+    Noise,
+    Quantizer,
+    Search,
+    Store,
+    best_choice,
+    lower_precision_core,
+)
+from build_engine.quantize.judge import points_lost
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.steps: list[str] = []
+
+    def step(self, title: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        self.steps.append(title)
+        return super().step(title, total)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+RECIPES = (CPU_INT8, TENSORRT_INT8)
+
+
+@pytest.fixture(scope="module")
+def samples(fused_detector: onnx.ModelProto) -> list[dict[str, Any]]:
+    return [random_inputs(tensor_specs(feeds(fused_detector)), 1, seed) for seed in range(8)]
+
+
+@pytest.fixture(scope="module")
+def core(fused_detector: onnx.ModelProto) -> Core:
+    return lower_precision_core(fused_detector)
+
+
+@pytest.fixture(scope="module")
+def quantizer(fused_detector: onnx.ModelProto, core: Core, samples: list[dict[str, Any]]) -> Quantizer:
+    return Quantizer(fused_detector, core, samples, RECIPES, Silent())
+
+
+def searching(
+    quantizer: Quantizer, samples: list[dict[str, Any]], store: Store, budget: float, progress: Noting, **judge: Any
+) -> Search:
+    model = quantizer.model
+    choice = Choice("percentile")
+
+    def graphs(kept: frozenset[str]) -> Mapping[str, onnx.ModelProto]:
+        return {recipe.name: quantizer.graph(choice.without(kept), recipe) for recipe in RECIPES}
+
+    return Search(
+        layers=quantizer.core.weighted,
+        graphs=graphs,
+        judge=Judge(serialize(model), samples, None, judge.get("metric"), store, progress),
+        noise=Noise(model, quantizer.core, samples[:2], store),
+        budget=budget,
+        precision="INT8",
+        store=store,
+        progress=progress,
+    )
+
+
+def test_the_surface_is_this() -> None:
+    constants = ["CPU_INT8", "METHODS", "PLAIN", "TENSORRT_INT8"]
+    types = ["Choice", "Core", "Found", "Judge", "Judgement", "Limits", "Method", "Metric", "Noise", "Quantizer"]
+    types += ["Ranges", "Recipe", "Search", "Store", "Tried"]
+    functions = ["best_choice", "calibrate", "choose_limits", "equalize", "fused_arithmetic", "half_tensors"]
+    functions += ["layer_errors", "lower_precision_core", "quantized_nodes", "quantized_tensors", "to_fp16", "to_int8"]
+    assert quantize.__all__ == constants + types + functions
+
+
+def test_the_best_choice_makes_less_noise_than_plain_quantization(
+    quantizer: Quantizer, samples: list[dict[str, Any]]
+) -> None:
+    noise = Noise(quantizer.model, quantizer.core, samples, Store(None, Silent()))
+    choice, tried = best_choice(quantizer, noise, None, Silent())
+    assert tried[0].choice == PLAIN
+    taken = next(one for one in tried if one.choice == choice)
+    assert taken.worst < tried[0].worst and taken.worst == min(one.worst for one in tried)
+    assert set(taken.noise) == {"cpu-int8", "trt-int8"}
+    assert best_choice(quantizer, noise, "mse", Silent())[0].method == "mse"
+
+
+def test_the_same_choice_makes_the_same_bytes(
+    quantizer: Quantizer, fused_detector: onnx.ModelProto, core: Core, samples: list[dict[str, Any]]
+) -> None:
+    again = Quantizer(fused_detector, core, samples, RECIPES, Silent())
+    choice = Choice("entropy", "activations", "learned")
+    for recipe in RECIPES:
+        assert serialize(quantizer.graph(choice, recipe)) == serialize(again.graph(choice, recipe))
+
+
+def test_layers_out_of_int8_are_fp16_for_tensorrt_and_fp32_for_cpus(quantizer: Quantizer) -> None:
+    layer = quantizer.core.weighted[1]
+    for recipe, wanted in ((CPU_INT8, onnx.TensorProto.FLOAT), (TENSORRT_INT8, onnx.TensorProto.FLOAT16)):
+        model = quantizer.graph(Choice("max", float_units=frozenset({layer})), recipe)
+        weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        node = next(node for node in model.graph.node if node.name == layer)
+        assert weights[node.input[1]] == wanted
+
+
+def test_a_loose_budget_keeps_everything_and_a_tight_one_finds_fewest(
+    quantizer: Quantizer, samples: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    store = Store(tmp_path, Silent())
+    loose = searching(quantizer, samples, store, 50.0, Noting()).run()
+    assert not loose.kept and not loose.sensitivity and len(loose.trials) == 1
+    progress = Noting()
+    tight = searching(quantizer, samples, store, 0.7 * loose.drop, progress).run()
+    assert 0 < len(tight.kept) < len(quantizer.core.weighted)
+    assert tight.drop <= 0.7 * loose.drop
+    assert set(tight.sensitivity) == set(quantizer.core.weighted)
+    assert any("searching which of 4 layers" in note for note in progress.notes)
+    assert {judgement.drop <= tight.drop for judgement in tight.judgements.values()} == {True}, "both graphs"
+    measured = store.measured
+    again = searching(quantizer, samples, store, 0.7 * loose.drop, Noting()).run()
+    assert again == tight
+    assert store.measured == measured, "everything was known"
+
+
+def test_an_interrupted_search_goes_on_where_it_stopped(
+    quantizer: Quantizer, samples: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    calls = 0
+
+    def metric(run: Any) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        run(samples[0]["image"])
+        return {"score": 1.0 if calls == 1 else 0.5}
+
+    judge = Metric("tests:metric", metric, {}, "image")
+    with pytest.raises(KeyboardInterrupt):
+        searching(quantizer, samples, Store(tmp_path, Silent()), 1.0, Noting(), metric=judge).run()
+    assert calls == 4 and len(list(tmp_path.glob("*.json"))) >= 3
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".json"], "nothing half-written"
+    store = Store(tmp_path, Silent())
+    with pytest.raises(BuildError, match="best reachable point is 50 points"):
+        searching(quantizer, samples, store, 1.0, Noting(), metric=judge).run()
+    assert store.found >= 3
+
+
+def test_a_budget_that_cannot_be_kept_says_the_best_reachable_point(
+    quantizer: Quantizer, samples: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(BuildError, match=r"best reachable point is .* points with 1 of 4 layers") as caught:
+        searching(quantizer, samples, Store(tmp_path, Silent()), 0.0, Noting()).run()
+    assert "--max-accuracy-drop" in caught.value.remedy and "most sensitive layers are" in caught.value.message
+
+
+def test_a_metric_that_raises_or_returns_nan_is_a_clear_error(
+    quantizer: Quantizer, samples: list[dict[str, Any]]
+) -> None:
+    def raising(run: Any) -> dict[str, float]:
+        raise ZeroDivisionError("no labels")
+
+    for function, says in (
+        (raising, "ZeroDivisionError: no labels"),
+        (lambda run: {"mAP": math.nan}, "no finite number"),
+    ):
+        with pytest.raises(BuildError, match=says):
+            searching(
+                quantizer, samples, Store(None, Silent()), 1.0, Noting(), metric=Metric("m:f", function, {}, "image")
+            )
+
+
+def test_a_disk_that_fills_up_ends_no_search(
+    quantizer: Quantizer, samples: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    progress = Noting()
+    monkeypatch.setattr("build_engine.quantize.store.json.dump", full)
+    store = Store(tmp_path / "cache", progress)
+    found = searching(quantizer, samples, store, 50.0, progress).run()
+    assert not found.kept
+    assert len([note for note in progress.notes if "No space left on device" in note]) == 1
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_damaged_measurement_is_measured_again(tmp_path: Path) -> None:
+    store = Store(tmp_path, Silent())
+    store.put("key", {"noise": 0.5})
+    assert store.get("key") == {"noise": 0.5}
+    (tmp_path / "key.json").write_text('{"noise": ')
+    assert store.get("key") is None
+
+
+def test_points() -> None:
+    assert points_lost("mAP50", 0.85, 0.84) == pytest.approx(1.0)
+    assert points_lost("distance_error", 0.10, 0.12) == pytest.approx(2.0), "less is better"
+    assert points_lost("distance_error", 0.10, 0.08) < 0
+    assert points_lost("mAP", 42.4, 42.0) == pytest.approx(0.943, abs=1e-3), "per cent of what FP32 reaches"
+
+
+def test_equal_figures_for_every_graph(quantizer: Quantizer, samples: list[dict[str, Any]]) -> None:
+    names = iter(["accuracy", "other"])
+    metric = Metric("m:f", lambda run: {next(names): 1.0}, {}, "image")
+    with pytest.raises(BuildError, match="returned no accuracy"):
+        searching(quantizer, samples, Store(None, Silent()), 1.0, Noting(), metric=metric).run()

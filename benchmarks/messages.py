@@ -50,7 +50,7 @@ async def _echo(call: Any, _camera_id: str, seconds: float) -> int:  # noqa: ANN
 async def _frames(call: Any, camera_id: str, seconds: float) -> int:  # noqa: ANN401 - as above
     """Frames answered on one stream of ours."""
     camera = camera_pb2.Camera(id=camera_id, width=WIDTH, height=HEIGHT, encoding=camera_pb2.ENCODING_GRAY8)
-    opening = stream_pb2.Open(cameras=[camera], policy=stream_pb2.POLICY_REPLAY)
+    opening = stream_pb2.Open(cameras=[camera], policy=stream_pb2.POLICY_REPLAY, credits_with_results=True)
     await call.write(stream_pb2.StreamFramesRequest(open=opening).SerializeToString())
     await call.read()
     pixels, answered, sequence, until = bytes(WIDTH * HEIGHT), 0, 0, time.monotonic() + seconds

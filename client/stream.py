@@ -95,6 +95,7 @@ class Stream:
             max_age_ns=max_age_ns,
             tensors=tensors,
             shared_memory=shared_memory,
+            credits_with_results=True,
         )
         self._outbox: Outbox[_Waiting] = Outbox(list(self.cameras))
         self._slots: SharedSlots | None = None
@@ -386,6 +387,8 @@ class Stream:
             call.cancel()
 
     def _take_in(self, response: stream_pb2.StreamFramesResponse, now_ns: int) -> None:
+        for credit in response.credits:
+            self._outbox.grant(credit.camera_id, credit.frames)
         kind = response.WhichOneof("message")
         if kind == "result":
             self._inbox.take_result(response.result, now_ns)

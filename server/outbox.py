@@ -21,9 +21,13 @@ class Outbox:
     Each frame is answered exactly once, so results are never dropped or merged: a client that does not read them loses
     its stream instead. Credits are merged per camera, so they cannot pile up; they go after the messages, so that a
     client which falls behind in reading is given no leave to send.
+
+    Args:
+        joins: Whether the client takes credits beside its last message, instead of in messages of their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, joins: bool = False) -> None:
+        self._joins = joins
         self._messages: deque[bytes] = deque()
         self._credits: dict[str, int] = {}
         self._bytes = 0
@@ -61,6 +65,11 @@ class Outbox:
         if self._messages:
             message = self._messages.popleft()
             self._bytes -= len(message)
+            if self._joins and self._credits and not self._messages:
+                # Fields of a message may come in pieces: https://protobuf.dev/programming-guides/encoding/
+                credits = [Credit(camera_id=camera_id, frames=frames) for camera_id, frames in self._credits.items()]
+                self._credits.clear()
+                message += StreamFramesResponse(credits=credits).SerializeToString()
             return message
         camera_id, frames = self._credits.popitem()
         return StreamFramesResponse(credit=Credit(camera_id=camera_id, frames=frames)).SerializeToString()

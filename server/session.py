@@ -55,7 +55,7 @@ class Session:
         labels: Sequence[str] = (),
     ) -> None:
         self.id = f"stream-{next(_numbers)}"
-        self.outbox = Outbox()
+        self.outbox = Outbox(joins=request.credits_with_results)
         self.replays = is_replay(request)
         self.credits = credits_of(request)
         self.clock: ClientClock = declared(request.clock, host)

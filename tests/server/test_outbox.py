@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from protos.monocoque.v1.result_pb2 import Result
 from protos.monocoque.v1.stream_pb2 import StreamFramesResponse
 from server import outbox
 from server.outbox import Outbox
@@ -21,6 +22,23 @@ async def test_messages_keep_their_order_and_credits_are_merged_behind_them() ->
     assert last is not None
     credit = StreamFramesResponse.FromString(last).credit
     assert (credit.camera_id, credit.frames) == ("front", 2)
+    assert await box.next() is None
+
+
+async def test_credits_go_with_the_last_message_where_the_client_takes_them_so() -> None:
+    box = Outbox(joins=True)
+    first, second = (StreamFramesResponse(result=Result(camera_id=name)).SerializeToString() for name in ("a", "b"))
+    for camera_id in ("front", "front", "rear"):
+        box.add_credit(camera_id)
+    box.put(first)
+    box.put(second)
+    box.finish()
+    assert await box.next() == first  # whoever falls behind in reading is given no leave to send
+    joined = await box.next()
+    assert joined is not None
+    message = StreamFramesResponse.FromString(joined)
+    assert message.result.camera_id == "b"
+    assert {credit.camera_id: credit.frames for credit in message.credits} == {"front": 2, "rear": 1}
     assert await box.next() is None
 
 

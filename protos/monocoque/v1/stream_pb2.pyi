@@ -123,6 +123,7 @@ class Open(_message.Message):
     ENGINE_VERSION_FIELD_NUMBER: _builtins.int
     SETS_FIELD_NUMBER: _builtins.int
     SHARED_MEMORY_FIELD_NUMBER: _builtins.int
+    CREDITS_WITH_RESULTS_FIELD_NUMBER: _builtins.int
     policy: Global___Policy.ValueType
     """Which frame goes first."""
     priority: _builtins.int
@@ -135,6 +136,8 @@ class Open(_message.Message):
     """Version of the engine; empty means the newest."""
     shared_memory: _builtins.bool
     """Whether the frames will lie in shared memory: for clients on the server's host. `Opened` then says where."""
+    credits_with_results: _builtins.bool
+    """Whether credits may come in `StreamFramesResponse.credits`, beside a result, which saves a message for each frame."""
     @_builtins.property
     def cameras(self) -> _containers.RepeatedCompositeFieldContainer[_camera_pb2.Camera]:
         """The cameras whose frames follow."""
@@ -164,10 +167,11 @@ class Open(_message.Message):
         engine_version: _builtins.str = ...,
         sets: Global___Sets | None = ...,
         shared_memory: _builtins.bool = ...,
+        credits_with_results: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "sets", b"sets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cameras", b"cameras", "clock", b"clock", "engine", b"engine", "engine_version", b"engine_version", "max_age_ns", b"max_age_ns", "policy", b"policy", "priority", b"priority", "sets", b"sets", "shared_memory", b"shared_memory", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cameras", b"cameras", "clock", b"clock", "credits_with_results", b"credits_with_results", "engine", b"engine", "engine_version", b"engine_version", "max_age_ns", b"max_age_ns", "policy", b"policy", "priority", b"priority", "sets", b"sets", "shared_memory", b"shared_memory", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,6 +505,7 @@ class StreamFramesResponse(_message.Message):
     CREDIT_FIELD_NUMBER: _builtins.int
     CLOCK_REPLY_FIELD_NUMBER: _builtins.int
     SET_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___Opened:
         """The stream is open."""
@@ -521,6 +526,10 @@ class StreamFramesResponse(_message.Message):
     def set(self) -> _result_pb2.SurroundSet:
         """A set, once all its frames have their results."""
 
+    @_builtins.property
+    def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Credit]:
+        """Leave to send, beside any message; only where `Open.credits_with_results` is set."""
+
     def __init__(
         self,
         *,
@@ -529,10 +538,11 @@ class StreamFramesResponse(_message.Message):
         credit: Global___Credit | None = ...,
         clock_reply: Global___ClockReply | None = ...,
         set: _result_pb2.SurroundSet | None = ...,
+        credits: _abc.Iterable[Global___Credit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock_reply", b"clock_reply", "credit", b"credit", "message", b"message", "opened", b"opened", "result", b"result", "set", b"set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_reply", b"clock_reply", "credit", b"credit", "message", b"message", "opened", b"opened", "result", b"result", "set", b"set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_reply", b"clock_reply", "credit", b"credit", "credits", b"credits", "message", b"message", "opened", b"opened", "result", b"result", "set", b"set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "result", "credit", "clock_reply", "set"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015

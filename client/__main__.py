@@ -28,6 +28,7 @@ examples:
   python -m client stream surround:seed=7 --duration 20  another street, for 20 seconds
   python -m client stream drive/ --policy replay         every image of a folder; its subfolders are cameras
   python -m client stream drive.mp4 --save out/          a video file; annotated pictures go to out/
+  python -m client stream drive.mp4 --encoding h264      the same as it is encoded; the server decodes it
   python -m client stream v4l2:/dev/video0               a camera of this machine
   python -m client stream 'gst:videotestsrc ! video/x-raw,width=640,height=384,framerate=30/1'
   python -m client watch                                 the newest results of everybody's streams
@@ -113,9 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     streaming.add_argument(
         "source",
         metavar="SOURCE",
-        help="surround[:seed=7,...], a folder of images, a video file, v4l2:/dev/videoN, or gst:PIPELINE",
+        help="surround[:seed=7,...], a folder of images, a video file or a folder of them, v4l2:/dev/videoN, "
+        "or gst:PIPELINE",
     )
-    streaming.add_argument("--encoding", choices=ENCODINGS, default="jpeg", help="of the frames sent (%(default)s)")
+    streaming.add_argument(
+        "--encoding",
+        choices=ENCODINGS,
+        default="jpeg",
+        metavar="ENCODING",
+        help="of the frames sent: jpeg; png; raw rgb8, bgr8, gray8, gray16, nv12, yuyv; sensor mosaics bayer_rggb8, "
+        "_rggb12, _rggb12p (packed), _rggb16; h264, h265 (need `pip install 'monocoque[video]'`; video files of that "
+        "encoding are sent as they are) (%(default)s)",
+    )
     streaming.add_argument("--quality", type=_quality, default=90, help="of JPEG, 1 to 100 (%(default)s)")
     streaming.add_argument(
         "--policy",

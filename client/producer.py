@@ -11,7 +11,7 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -19,9 +19,14 @@ from typing import Any
 
 from client.clock import ClockName, StreamClock
 from client.encode import encode
+from client.encode_video import VIDEO_ENCODINGS, VideoEncoder
 from client.errors import ClientError, SourceError
 from client.frames import Camera, Encoding, Image
 from client.sources import DEFAULT_FPS, Source, open_source
+from client.sources.video import VideoSource
+
+Steps = Callable[[], Iterator[Mapping[str, Any]]]
+"""Gives the time steps of a source, from the first."""
 
 
 @dataclass(frozen=True)
@@ -128,18 +133,10 @@ def produce(recipe: Recipe, pipe: Connection) -> None:
         source = open_source(recipe.spec, recipe.fps or DEFAULT_FPS)
         pipe.send(tuple(camera.with_encoding(recipe.encoding) for camera in source.cameras))
         clock = StreamClock(recipe.clock)
-        for step in paced(source, recipe):
+        steps, made = _workshop(source, recipe)
+        for step in paced(source, recipe, steps):
             captured_ns = clock.now_ns()
-            frames = [
-                Produced(
-                    camera_id=camera_id,
-                    capture_time_ns=captured_ns,
-                    pixels=encode(image, recipe.encoding, recipe.quality),
-                    image=image if recipe.keep_images else None,
-                )
-                for camera_id, image in step.items()
-            ]
-            pipe.send(frames)
+            pipe.send([made(camera_id, item, captured_ns) for camera_id, item in step.items()])
         pipe.send(None)
     except ClientError as error:
         pipe.send(error)
@@ -147,12 +144,42 @@ def produce(recipe: Recipe, pipe: Connection) -> None:
         pass  # the parent has had enough
 
 
-def paced(source: Source, recipe: Recipe) -> Iterator[Mapping[str, Image]]:
-    """The source's time steps at the recipe's rate. One that is late is not made up for by a burst."""
+def _workshop(source: Source, recipe: Recipe) -> tuple[Steps, Callable[[str, Any, int], Produced]]:
+    """Where time steps come from, and what makes a frame of a camera's part of one and its capture time.
+
+    Access units of video files go out as they are, unless someone wants the images too.
+    """
+    if recipe.encoding not in VIDEO_ENCODINGS:
+        return source.frames, lambda camera_id, image, captured_ns: Produced(
+            camera_id,
+            captured_ns,
+            encode(image, recipe.encoding, recipe.quality),
+            image if recipe.keep_images else None,
+        )
+    encoding = recipe.encoding
+    if isinstance(source, VideoSource) and not recipe.keep_images and source.is_encoded_as(encoding):
+        return (
+            lambda: source.access_units(encoding),
+            lambda camera_id, unit, now_ns: Produced(camera_id, now_ns + unit.capture_offset_ns, unit.pixels, None),
+        )
+    encoders = {camera.id: VideoEncoder(encoding, camera.width, camera.height) for camera in source.cameras}
+    return source.frames, lambda camera_id, image, captured_ns: Produced(
+        camera_id, captured_ns, encoders[camera_id].encode(image), image if recipe.keep_images else None
+    )
+
+
+def paced(source: Source, recipe: Recipe, steps: Steps) -> Iterator[Mapping[str, Any]]:
+    """Time steps at the recipe's rate. One that is late is not made up for by a burst.
+
+    Args:
+        source: Knows its own rate.
+        recipe: Says whether to keep to it.
+        steps: Begins again with the first.
+    """
     period_ns = _period_ns(source, recipe)
     due_ns = time.monotonic_ns()
     while True:
-        for step in source.frames():
+        for step in steps():
             now_ns = time.monotonic_ns()
             if due_ns > now_ns:
                 time.sleep((due_ns - now_ns) / 1e9)

@@ -10,6 +10,7 @@ from typing import Any
 
 from client.clock import StreamClock
 from client.connection import connect
+from client.encode_video import VIDEO_ENCODINGS
 from client.engine import Engine
 from client.frames import Camera, Frame
 from client.producer import Producer, Recipe
@@ -157,7 +158,8 @@ async def _pump(
                     color_matrix="bt601" if options.recipe.encoding in ("nv12", "yuyv") else None,
                     context=made.image,
                 )
-                if options.policy == "live":
+                # Access units build on each other: none may be dropped, whatever the policy.
+                if options.policy == "live" and options.recipe.encoding not in VIDEO_ENCODINGS:
                     stream.submit(frame)
                 else:
                     await stream.send(frame)

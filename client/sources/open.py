@@ -39,8 +39,9 @@ def open_source(spec: str, fps: float = DEFAULT_FPS) -> Source:
 
     Args:
         spec: `v4l2:/dev/video0`, `gst:PIPELINE`, the name of an installed source such as `surround` or
-            `surround:seed=7`, a folder of images, or a video file. A name wins over a folder of that name, which is
-            then `./surround`: what a command means must not depend on where it is typed.
+            `surround:seed=7`, a folder of images, a video file, or a folder of video files, one for each camera. A
+            name wins over a folder of that name, which is then `./surround`: what a command means must not depend on
+            where it is typed.
         fps: Time steps per second of a source that can choose.
 
     Raises:
@@ -49,7 +50,7 @@ def open_source(spec: str, fps: float = DEFAULT_FPS) -> Source:
     from client.sources.folder import FolderSource  # noqa: PLC0415 - only the one that is asked for
     from client.sources.gstreamer import GStreamerSource  # noqa: PLC0415
     from client.sources.plugin import PluginSource  # noqa: PLC0415
-    from client.sources.video import DeviceSource, VideoSource  # noqa: PLC0415
+    from client.sources.video import DeviceSource, VideoSource, videos  # noqa: PLC0415
 
     kind, _, rest = spec.partition(":")
     if kind == "v4l2":
@@ -61,9 +62,9 @@ def open_source(spec: str, fps: float = DEFAULT_FPS) -> Source:
         return PluginSource(plugins[kind], rest, fps)
     path = Path(spec)
     if path.is_dir():
-        return FolderSource(path)
+        return VideoSource(found) if (found := videos(path)) else FolderSource(path)
     if path.is_file():
-        return VideoSource(path)
+        return VideoSource([path])
     known = [*(f"{name}[:OPTIONS]" for name in plugins), "v4l2:/dev/videoN", "gst:PIPELINE"]
     raise SourceError(
         f"{spec!r} is no file, no folder, and names no source"

@@ -1,49 +1,89 @@
-"""A video file, and a V4L2 camera device."""
+"""Video files, and a V4L2 camera device."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from client.encode_video import VideoEncoding
 from client.errors import SourceError
 from client.frames import Camera, Image
+from client.sources.access_units import AccessUnit, access_units, codec_of
+
+SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".h264", ".264", ".h265", ".265", ".hevc")
+"""Files of a folder that are taken for videos."""
+
+
+def videos(folder: Path) -> list[Path]:
+    """The video files of a folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 class VideoSource:
-    """The frames of a video file, as one camera that is named after it.
+    """Video files, each as one camera that is named after it; time step *i* is every file's *i*-th frame.
+
+    Args:
+        paths: The files.
 
     Raises:
-        SourceError: The file cannot be decoded.
+        SourceError: A file cannot be decoded.
     """
 
     is_live = False
 
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files = [_VideoFile(path) for path in paths]
+        self.cameras: tuple[Camera, ...] = tuple(file.camera for file in self._files)
+        names = [camera.id for camera in self.cameras]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise SourceError(f"several video files make a camera called {', '.join(sorted(twice))}; rename them")
+
+    def frames(self) -> Iterator[Mapping[str, Image]]:
+        """From the first frame to the last of the longest."""
+        return _steps({file.camera.id: file.frames() for file in self._files})
+
+    def is_encoded_as(self, encoding: VideoEncoding) -> bool:
+        """Whether `access_units` can give every file's frames as they are encoded.
+
+        Raises:
+            FrameInvalid: PyAV is not installed.
+        """
+        return all(codec_of(file.path) == encoding for file in self._files)
+
+    def access_units(self, encoding: VideoEncoding) -> Iterator[Mapping[str, AccessUnit]]:
+        """The same as `frames`, but as they are encoded, in decoding order."""
+        return _steps({file.camera.id: access_units(file.path, encoding) for file in self._files})
+
+
+class _VideoFile:
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         capture = self._open()
         fps = capture.get(cv2.CAP_PROP_FPS)
         width, height = _size(capture)
         capture.release()
         period_ns = round(1e9 / fps) if 0 < fps < 1000 else 0
-        self.cameras: tuple[Camera, ...] = (Camera(_camera_id(path.stem), width, height, period_ns=period_ns),)
+        self.camera = Camera(_camera_id(path.stem), width, height, period_ns=period_ns)
 
-    def frames(self) -> Iterator[Mapping[str, Image]]:
-        """From the first frame to the last."""
+    def frames(self) -> Iterator[Image]:
         capture = self._open()
         try:
-            yield from _frames(capture, self.cameras[0].id)
+            for step in _frames(capture, self.camera.id):
+                yield from step.values()
         finally:
             capture.release()
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         if not capture.isOpened() or 0 in _size(capture):
             raise SourceError(
-                f"{self._path} ({self._path.stat().st_size} bytes) is not a video that can be decoded"
+                f"{self.path} ({self.path.stat().st_size} bytes) is not a video that can be decoded"
                 "\n  → for a folder of images, name the folder"
             )
         return capture
@@ -79,6 +119,15 @@ class DeviceSource:
     def frames(self) -> Iterator[Mapping[str, Image]]:
         """As the device gives them."""
         yield from _frames(self._capture, self.cameras[0].id)
+
+
+_Item = TypeVar("_Item")
+
+
+def _steps(cameras: Mapping[str, Iterator[_Item]]) -> Iterator[Mapping[str, _Item]]:
+    """What every camera has next, by its id, until the last has ended."""
+    for step in itertools.zip_longest(*cameras.values()):
+        yield {name: item for name, item in zip(cameras, step, strict=True) if item is not None}
 
 
 def _size(capture: cv2.VideoCapture) -> tuple[int, int]:

@@ -3,6 +3,7 @@ import shutil
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -268,7 +269,8 @@ def test_frames_are_paced_and_a_late_one_is_not_made_up_for_by_a_burst(monkeypat
                 clock.now_ns += milliseconds * 1_000_000
                 yield {}
 
-    times = [clock.now_ns / 1e6 for _ in paced(Slow(), Recipe("", fps=10))]
+    slow = Slow()
+    times = [clock.now_ns / 1e6 for _ in paced(slow, Recipe("", fps=10), slow.frames)]
     gaps = np.diff(times)
     assert gaps[0] == pytest.approx(99, abs=2)
     assert gaps[1] == pytest.approx(350, abs=2)
@@ -284,3 +286,58 @@ def test_a_name_means_the_same_wherever_it_is_typed(tmp_path: Path, monkeypatch:
     ]  # fmt: skip
     assert next(iter(named.frames()))["rear_left"].shape == (48, 64, 3)
     assert [c.id for c in open_source("./surround").cameras] == ["surround"]
+
+
+def write_video(path: Path, codec: str, frames: int = 8, bframes: int = 2) -> None:
+    """Frames of rising brightness; every fifth is a keyframe."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = 5, bframes
+        stream.codec_context.options = {"x265-params": "log-level=error"} if codec == "libx265" else {}
+        for number in range(frames):
+            picture = av.VideoFrame.from_ndarray(image(20 * number, 64, 48), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def test_a_folder_of_video_files_has_a_camera_for_each(tmp_path: Path) -> None:
+    write_video(tmp_path / "rear.mp4", "libx264", frames=2)
+    write_video(tmp_path / "front.mp4", "libx264", frames=3)
+    source = open_source(str(tmp_path))
+    assert [(c.id, c.width, c.height, c.period_ns) for c in source.cameras] == [
+        ("front", 64, 48, 40_000_000),
+        ("rear", 64, 48, 40_000_000),
+    ]
+    assert [sorted(step) for step in source.frames()] == [["front", "rear"], ["front", "rear"], ["front"]]
+
+
+@pytest.mark.parametrize(("codec", "encoding"), [("libx264", "h264"), ("libx265", "h265")])
+def test_access_units_leave_a_file_as_they_are(tmp_path: Path, codec: str, encoding: Any) -> None:
+    import av
+
+    write_video(tmp_path / "front.mp4", codec)
+    with Producer(Recipe(str(tmp_path / "front.mp4"), encoding=encoding, fps=0)) as producer:
+        assert [camera.encoding for camera in producer.cameras] == [encoding]
+        steps = []
+        while (step := producer.next_step()) is not None:
+            steps.append(step[0])
+    assert len(steps) == 8
+    decoder = av.CodecContext.create({"h264": "h264", "h265": "hevc"}[encoding], "r")
+    pictures = []
+    for made in steps:
+        pictures += decoder.decode(av.Packet(made.pixels.tobytes()))
+    pictures += decoder.decode(None)
+    shades = [float(picture.to_ndarray(format="rgb24").mean()) for picture in pictures]
+    assert shades == pytest.approx([20.0 * number for number in range(8)], abs=4)
+    assert {made.image is None for made in steps} == {True}
+
+
+def test_other_sources_are_encoded_as_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "front.mp4", "libx264", frames=3)
+    with Producer(Recipe(str(tmp_path / "front.mp4"), encoding="h265", fps=0)) as producer:
+        made = producer.next_step()
+    assert made is not None
+    assert bytes(made[0].pixels[:4]) == b"\x00\x00\x00\x01"

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +47,15 @@ def python(*arguments: str) -> Iterator[Running]:
         for line in process.stdout:
             said.append(line)
             if found := _SERVING.search(line):
+                # Read on: a process that logs into a full pipe stands still.
+                threading.Thread(target=process.stdout.read, name="log", daemon=True).start()
                 yield Running(found[1], found[2], process.pid)
                 break
         else:
             raise SystemExit(f"{' '.join(arguments)} did not start:\n{''.join(said)}")
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
 
 
 def server(bundle: Path, *flags: str) -> contextlib.AbstractContextManager[Running]:

@@ -27,6 +27,9 @@ FIELDS = {
 }
 """The list that holds each element type; half-precision numbers have none."""
 
+_NARROW = {"int8", "int16", "uint8", "uint16"}
+"""Types whose list holds wider numbers."""
+
 
 def read_contents(spec: TensorSpec, contents: InferTensorContents) -> npt.NDArray[Any]:
     """The elements of an input, in one row.
@@ -46,10 +49,11 @@ def read_contents(spec: TensorSpec, contents: InferTensorContents) -> npt.NDArra
         raise RequestInvalid(
             f"input '{spec.name}' is {DATATYPES[spec.dtype]}, but {', '.join(strays) or 'contents'} came", remedy=remedy
         )
-    try:
-        return np.array(getattr(contents, field), spec.dtype)
-    except OverflowError as error:
+    values = np.array(getattr(contents, field))
+    narrowed = values.astype(spec.dtype, copy=False)
+    if spec.dtype in _NARROW and not np.array_equal(narrowed, values):
         raise RequestInvalid(
-            f"input '{spec.name}': a value does not fit {DATATYPES[spec.dtype]}: {error}",
+            f"input '{spec.name}' has a value that does not fit {DATATYPES[spec.dtype]}",
             remedy="send values in its range",
-        ) from None
+        )
+    return narrowed

@@ -14,6 +14,11 @@ LONGEST_AGE_NS = 100 * 365 * 24 * 3600 * 1_000_000_000
 LARGEST_ERROR_NS = 3600 * 1_000_000_000
 """A clock that may be off by more than an hour is not synchronized."""
 
+LARGEST_SLEW = 1e-3
+"""A clock that is corrected by running faster or slower does so by at most this share (adjtimex(2): 500 ppm)."""
+READING_ERROR_NS = 1_000_000
+"""Two clocks are not read at the same moment; a thread may lose its core between them."""
+
 
 @dataclass(frozen=True)
 class HostClock:
@@ -78,6 +83,50 @@ class ClientClock:
         if not received - LONGEST_AGE_NS <= at <= received + self.error_ns:
             return None
         return min(at, received)
+
+
+class StepWatch:
+    """Notices that a clock was set, rather than ran: a stream's own, or the server's UTC.
+
+    Nothing has to be forgotten here, since times are converted anew for each frame; the client, which estimates an
+    offset, starts over when it sees a step.
+
+    Args:
+        clock: The stream's.
+        host: Ours.
+    """
+
+    def __init__(self, clock: ClientClock, host: HostClock) -> None:
+        self._clock = clock
+        self._host = host
+        self._sent_ns = 0
+        self._is_ahead = False
+        self._offset_ns: int | None = None
+        self._received = 0
+
+    def steps(self, sent_ns: int, received: int) -> list[str]:
+        """Whose clock has stepped since the last message: `client`, `server`, or none.
+
+        Args:
+            sent_ns: When the client sent the message, by its clock; 0 means that it did not say.
+            received: Server's monotonic clock when it arrived.
+        """
+        found = []
+        if sent_ns:
+            # Messages arrive in the order of their sending, and before nothing is sent.
+            is_ahead = self._clock.kind != pb.CLOCK_KIND_UNKNOWN and (
+                self._clock.to_monotonic(sent_ns, received, self._host) is None
+            )
+            if sent_ns < self._sent_ns or (is_ahead and not self._is_ahead):
+                found.append("client")
+            self._sent_ns, self._is_ahead = sent_ns, is_ahead
+        if self._clock.kind == pb.CLOCK_KIND_SYNCHRONIZED:
+            offset_ns = self._host.utc_ns() - self._host.monotonic_ns()
+            slewed_ns = LARGEST_SLEW * (received - self._received) + READING_ERROR_NS
+            if self._offset_ns is not None and abs(offset_ns - self._offset_ns) > slewed_ns:
+                found.append("server")
+            self._offset_ns, self._received = offset_ns, received
+        return found
 
 
 def declared(clock: pb.Clock, host: HostClock) -> ClientClock:

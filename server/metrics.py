@@ -149,6 +149,9 @@ class Metrics:
         self.streams_ended = self._counter(
             "monocoque_streams_ended", "Streams by the status they ended with.", ("code",)
         )
+        self.clock_steps = self._counter(
+            "monocoque_clock_steps", "Times that a clock was seen to be set: a client's, or the server's UTC.", ("clock",)
+        )
         self.watcher_missed = self._counter(
             "monocoque_watcher_missed_results", "Results that slow subscribers did not get.", ()
         )

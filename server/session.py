@@ -10,7 +10,7 @@ from protos import wire
 from protos.monocoque.v1 import camera_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.answers import AnswerWriter, as_response, finish
-from server.clock import ClientClock, HostClock, declared
+from server.clock import ClientClock, HostClock, StepWatch, declared
 from server.errors import OutOfOrder, RequestInvalid
 from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
 from server.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
@@ -59,6 +59,7 @@ class Session:
         self.replays = is_replay(request)
         self.credits = credits_of(request)
         self.clock: ClientClock = declared(request.clock, host)
+        self._steps = StepWatch(self.clock, host)
         self.unanswered = 0
         self.region: StreamRegion | None = None
         """Where its frames lie; set before the first, for a client that asked for shared memory."""
@@ -228,6 +229,8 @@ class Session:
         return f"sequence {sequence} does not follow {camera.last_sequence}; it must count up"
 
     def _frame(self, camera: OpenCamera, header: camera_pb2.FrameHeader, pixels: memoryview, received: int) -> Frame:
+        for whose in self._steps.steps(header.client_send_time_ns, received):
+            self._metrics.clock_steps(whose).inc()
         sent = self.clock.to_monotonic(header.client_send_time_ns, received, self._host)
         captured = self.clock.to_monotonic(header.capture_time_ns, received, self._host)
         max_age_ns = header.max_age_ns or self._max_age_ns

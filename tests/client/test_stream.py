@@ -337,3 +337,18 @@ async def test_watching_tells_the_camera_and_what_was_missed() -> None:
         seen = [watched async for watched in server.watch()]
     assert [(w.stream_id, w.camera, w.missed) for w in seen] == [("s1", GRAY, 4)]
     assert seen[0].result.ledger.end_to_end_ns is None
+
+
+async def test_a_server_clock_that_steps_is_counted_and_the_offset_found_anew() -> None:
+    script = Script(well_behaved, clock_offset_ns=10**12)
+    async with serving(script) as address, client.connect(address) as server, server.stream([GRAY]) as stream:
+        while stream.clock_offset is None:
+            await stream._changed.wait()
+        assert stream.clock_steps == 0
+        script.clock_offset_ns += 3600 * 10**9
+        while stream.clock_steps == 0:
+            await stream._changed.wait()
+        offset = stream.clock_offset
+        assert offset is not None
+        assert abs(offset.offset_ns - script.clock_offset_ns) <= offset.uncertainty_ns
+        assert stream.clock_steps == 1

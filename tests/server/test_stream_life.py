@@ -16,7 +16,7 @@ from protos.monocoque.v1 import result_pb2 as pb
 from server import grpc_options, service
 from server.process_memory import ProcessMemory
 from tests.server.bystander import undisturbed
-from tests.server.conftest import Engine, Running, serving
+from tests.server.conftest import Engine, FakeTime, Running, serving
 from tests.server.half_messages import HalfSender
 from tests.server.raw_client import RawStream, camera, frame
 
@@ -229,3 +229,29 @@ async def test_a_frame_that_is_too_large_names_its_size_and_the_flag(real: Runni
     (result,) = await stream.results(1)
     assert "100000 bytes of pixels, at most" in result.reason
     assert "--max-frame" in result.reason
+
+
+async def test_clocks_that_jump_are_counted_and_every_age_stays_true(bundle_path: Path, engine: Engine) -> None:
+    time = FakeTime()
+    clock = stream_pb2.Clock(kind=stream_pb2.CLOCK_KIND_SYNCHRONIZED, error_ns=1_000_000)
+    async with serving(bundle_path, engine.open, time.host()) as running:
+        stream = running.stream()
+        await stream.open([camera()], clock=clock, policy=stream_pb2.POLICY_REPLAY)
+        ages = []
+        for number, jump_ns in enumerate((0, 0, 3600 * 10**9, -3600 * 10**9, 0)):
+            utc_ns = time.now_ns + 10**18 + jump_ns
+            await stream.send(frame(number, capture_time_ns=utc_ns - 5_000_000, client_send_time_ns=utc_ns))
+            (result,) = await stream.results(1)
+            assert result.status == pb.STATUS_OK
+            ages.append((result.age.age_ns, result.age.lower_bound))
+            time.now_ns += 33_000_000
+    # in the future: cannot be; an hour ago: may well be, if the frame was recorded
+    assert ages == [
+        (5_000_000, False),
+        (5_000_000, False),
+        (0, True),
+        (3600 * 10**9 + 5_000_000, False),
+        (5_000_000, False),
+    ]
+    assert running.server.metrics.clock_steps("client")._value.get() == 2
+    assert running.server.metrics.clock_steps("server")._value.get() == 0

@@ -97,8 +97,8 @@ def compare(
     for name in expected[0]:
         if decoded and name in decoded.names:
             continue  # a list of detections: two in the other order are no error
-        wanted = np.concatenate([entry[name] for entry in expected])
-        given = np.concatenate([entry[name] for entry in actual])
+        wanted = np.concatenate([np.atleast_1d(entry[name]) for entry in expected])
+        given = np.concatenate([np.atleast_1d(entry[name]) for entry in actual])
         if wanted.dtype.kind in "biu":
             difference = np.abs(given.astype(np.float64) - wanted.astype(np.float64))
             share = equal_share(given, wanted)

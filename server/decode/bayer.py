@@ -15,6 +15,7 @@ from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode.buffers import scratch
 from server.decode.color import change_range
 from server.decode.planes import rows, wide
+from server.layout import SMALLEST_MOSAIC
 
 Array = npt.NDArray[np.uint8]
 
@@ -40,14 +41,16 @@ class Bayer:
 
     def write(self, placement: Placement, spec: Preprocessing, window: Array) -> None:
         """Bring the samples to 8 bits, interpolate the missing colours, resize."""
-        part = placement.part(self._narrow())
+        mosaic = self._narrow()
+        part = placement.part(mosaic)  # crops begin on even pixels, so its corner is red too
         code: Any = getattr(cv2, f"COLOR_BayerRGGB2{spec.color.upper()}")
-        if part.shape == window.shape[:2]:
+        if part.shape == window.shape[:2] and min(part.shape) >= SMALLEST_MOSAIC:
             write(window, cv2.cvtColor(part, code, dst=window))
         else:
-            image = scratch("demosaiced", *part.shape, *window.shape[2:])
-            write(image, cv2.cvtColor(part, code, dst=image))
-            resize(image, window, spec.kernel)
+            source = part if min(part.shape) >= SMALLEST_MOSAIC else mosaic
+            image = scratch("demosaiced", *source.shape, *window.shape[2:])
+            write(image, cv2.cvtColor(source, code, dst=image))
+            resize(image if source is part else placement.part(image), window, spec.kernel)
         change_range(window, self.limited, spec.value_range)
 
     def _narrow(self) -> Array:

@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: " if error.filename else ""
         print(f"error: {what}{error.strerror}\n  → check the path, its permissions and the disk", file=sys.stderr)
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print(
+            "stopped; nothing was written. What a search measured is kept: the same command goes on from there",
+            file=sys.stderr,
+        )
     return USER_ERROR
 
 
@@ -56,6 +59,8 @@ def _fuse(given: argparse.Namespace) -> int:
 
     with Bars() as bars:
         fused = fuse_file(arguments.fuse_request(given), bars)
+    if given.html is not None:
+        given.html.write_text(fused.page())
     if given.json:
         print(json.dumps(fused.to_dict(), indent=2))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from build_engine.load import load_model, parse_source
 from build_engine.load.mapped import map_onnx
 from build_engine.options import FuseRequest
 from build_engine.progress import Progress, counter
+from build_engine.report.blocks import Structure, structure
+from build_engine.report.fusion import fuse_page, fusion_facts
 from build_engine.saving import in_memory, save, weights_bytes
 from build_engine.session import Session
 from build_engine.shortcuts import Shortcuts, without_shortcuts
@@ -43,6 +46,7 @@ class FusedFile:
         verification: How far the outputs are from the unfused model's; None where that was not measured.
         shortcuts: What became of shortcuts; None where they were to be left.
         notes: What a person should know.
+        structures: The graphs before and after, for a drawing.
     """
 
     source: str
@@ -51,6 +55,7 @@ class FusedFile:
     verification: Verification | None
     shortcuts: Shortcuts | None
     notes: tuple[str, ...]
+    structures: tuple[Structure, Structure]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; the schema is in docs/fusion.md."""
@@ -58,11 +63,17 @@ class FusedFile:
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
             "files": [str(file) for file in self.files],
-            **self.report.to_dict(),
-            "verification": self.verification and self.verification.to_dict(),
-            "shortcuts": self.shortcuts and self.shortcuts.to_dict(),
+            **self._facts(),
             "notes": list(self.notes),
         }
+
+    def page(self) -> str:
+        """The same as a page that draws it."""
+        facts = json.loads(json.dumps(self._facts()))  # the page sees what a reader of the JSON sees
+        return fuse_page(self.source, facts, self.notes)
+
+    def _facts(self) -> dict[str, Any]:
+        return fusion_facts(self.report, *self.structures, self.verification, self.shortcuts)
 
 
 def fuse_file(request: FuseRequest, progress: Progress) -> FusedFile:
@@ -115,7 +126,8 @@ def fuse_file(request: FuseRequest, progress: Progress) -> FusedFile:
             verification = reference.check(plain) if reference else None
     with progress.step("Writing"):
         files = save(model, request.output)
-    return FusedFile(request.model, files, report, verification, shortcuts, tuple(notes))
+    structures = structure(trained), structure(model)
+    return FusedFile(request.model, files, report, verification, shortcuts, tuple(notes), structures)
 
 
 def _load(request: FuseRequest) -> ir.Model:

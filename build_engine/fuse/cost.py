@@ -12,6 +12,8 @@ from build_engine.fuse.options import FuseOptions
 # Operators that a runtime resolves without running anything.
 VIEWS = frozenset({"Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_VECTOR_CHANNELS = 16
+"""Groups that read fewer channels leave vector units partly empty: fitted, as in `FuseOptions.for_target`."""
 _MATRIX_PRODUCTS = frozenset({"Gemm", "MatMul"})
 
 
@@ -47,9 +49,9 @@ def tensor_bytes(value: ir.Value | None, options: FuseOptions) -> int:
     return math.ceil(math.prod(assumed_sizes(value, options)) * value.dtype.itemsize)
 
 
-def assumed_sizes(value: ir.Value, options: FuseOptions) -> tuple[int, ...]:
+def assumed_sizes(value: ir.Value | None, options: FuseOptions) -> tuple[int, ...]:
     """A tensor's sizes with open ones filled in: batch 1, `FuseOptions.symbolic_size` elsewhere."""
-    if value.shape is None:
+    if value is None or value.shape is None:
         return ()
     return tuple(
         dim if isinstance(dim, int) else (1 if axis == 0 else options.symbolic_size)
@@ -75,6 +77,19 @@ def node_macs(node: ir.Node, options: FuseOptions) -> int:
     return 0
 
 
+def macs_ns(macs: float, group_channels: int, groups: int, options: FuseOptions) -> float:
+    """The cost model's estimate for a convolution's arithmetic.
+
+    Args:
+        macs: Multiply-accumulates.
+        group_channels: Channels that each group reads.
+        groups: How many there are.
+        options: The cost model.
+    """
+    is_narrow = groups > 1 and group_channels < _VECTOR_CHANNELS
+    return macs * options.ns_per_mac * (options.narrow_mac_factor if is_narrow else 1.0)
+
+
 def _transposed(node: ir.Node) -> bool:
     attribute = node.attributes.get("transA")
     return attribute is not None and bool(attribute.as_int())
@@ -90,7 +105,14 @@ def node_ns(node: ir.Node, options: FuseOptions) -> float:
     if node.op_type in VIEWS:
         return 0.0
     moved = sum(tensor_bytes(value, options) for value in {*node.inputs, *node.outputs})
-    return node_macs(node, options) * options.ns_per_mac + moved * options.ns_per_byte + options.ns_per_launch
+    group = node.attributes.get("group") if node.op_type in CONVOLUTIONS else None
+    groups = 1 if group is None else group.as_int()
+    channels = 0
+    if groups > 1:
+        weight = assumed_sizes(node.inputs[1], options)  # (C_out, C_in/groups, ...), of Conv; (C_in, ...) of the other
+        channels = (weight[1] if node.op_type == "Conv" else weight[0] // groups) if weight else 0
+    arithmetic = macs_ns(node_macs(node, options), channels, groups, options)
+    return arithmetic + moved * options.ns_per_byte + options.ns_per_launch
 
 
 @dataclass(frozen=True)
@@ -99,10 +121,12 @@ class LiveStep:
 
     Args:
         node: The node that runs, by name or else by operator and output.
+        operator: Its operator.
         live_bytes: Tensors alive while it does, its own output included.
     """
 
     node: str
+    operator: str
     live_bytes: int
 
 
@@ -159,7 +183,7 @@ def live_steps(nodes: Iterable[ir.Node], options: FuseOptions) -> tuple[LiveStep
                 alive[value] = tensor_bytes(value, options)
                 now += alive[value]
         if node.op_type not in VIEWS:
-            steps.append(LiveStep(node.name or f"{node.op_type}:{node.outputs[0].name}", now))
+            steps.append(LiveStep(node.name or f"{node.op_type}:{node.outputs[0].name}", node.op_type, now))
         for value in [v for v in alive if last.get(v, step) <= step]:
             now -= alive.pop(value)
     return tuple(steps)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from build_engine.fuse.algebra import Convolution, Deferred, Form, NotExact, Placed, TransposedConvolution, Window
 from build_engine.fuse.algebra.form import dense
-from build_engine.fuse.cost import assumed_sizes
+from build_engine.fuse.cost import assumed_sizes, macs_ns
 from build_engine.fuse.options import FuseOptions
 
 
@@ -52,7 +52,8 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
             macs, crop = output / item * math.prod(term.weight.shape[1:]), int(needs_slice(term.windows))
         bias = 0 if form.bias is None else term.c_out * item
         moved = read + output + math.prod(term.weight.shape) * item + bias + 2 * read * crop
-        return macs * options.ns_per_mac + moved * options.ns_per_byte + (1 + crop) * options.ns_per_launch
+        arithmetic = macs_ns(macs, term.c_in // term.groups, term.groups, options)
+        return arithmetic + moved * options.ns_per_byte + (1 + crop) * options.ns_per_launch
 
     reads = [math.prod(assumed_sizes(source, options)) * item for source, _ in terms]
     if len(terms) == 1:

@@ -9,7 +9,8 @@ from typing import Any
 
 from build_engine.fuse.cost import Cost
 from build_engine.outcome import FLOAT, UNFUSED, Built
-from build_engine.report.blocks import blocks
+from build_engine.report.blocks import structure
+from build_engine.report.fusion import fusion_facts
 from build_engine.report.headline import headline
 from build_engine.report.layers import layers
 from build_engine.report.precision import quantization
@@ -47,11 +48,14 @@ def contents(built: Built, manifest: Manifest) -> dict[str, Any]:
             "threads": built.options.threads,
         },
         "notes": list(built.notes),
-        "fusion": {
-            **built.fusion.to_dict(),
-            "blocks": [asdict(block) for block in blocks(built)],
-            "verification": built.verification.to_dict(),
-        },
+        "fusion": fusion_facts(
+            built.fusion,
+            structure(built.unfused),
+            structure(built.float_graph.model),
+            built.verification,
+            built.shortcuts,
+            built.mean,
+        ),
         "memory": _memory(built),
         "compiled": [
             {

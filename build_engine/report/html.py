@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from build_engine.outcome import FLOAT, UNFUSED
 from build_engine.report import charts, precision
-from build_engine.report.units import count, size
+from build_engine.report.fusion import FOLDER, drawn, environment
+from build_engine.report.units import size
 
-_FOLDER = Path(__file__).parent
 _NAMES = {
     UNFUSED: "as trained",
     FLOAT: "fused FP32",
@@ -26,21 +22,13 @@ _LOW = "var(--low)"
 
 def page(facts: dict[str, Any]) -> str:
     """The page for a report's facts (see `build_engine.report.contents`)."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"size": size, "count": count, "graph": graph_name, "shape": shape}
-    return environment.get_template("report.html.j2").render(
+    templates = environment()
+    templates.filters |= {"graph": graph_name, "shape": shape}
+    return templates.get_template("report.html.j2").render(
         facts,
-        style=(_FOLDER / "report.css").read_text(),
+        style=(FOLDER / "report.css").read_text(),
         tiles=_tiles(facts),
-        drawings=[charts.block(block["before"], block["after"]) for block in facts["fusion"]["blocks"]],
-        merged=[region for region in facts["fusion"]["regions"] if region["before"]["nodes"] > 1],
-        reasons=Counter(kept["reason"] for kept in facts["fusion"]["kept"]).most_common(),
+        **drawn(facts["fusion"]),
         memory_charts=[(row["account"], _memory_chart(row)) for row in facts["memory"]],
         precision_plots=precision.plots(facts["quantization"]),
         latency_charts=_latency_charts(facts),

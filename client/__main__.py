@@ -78,6 +78,7 @@ def _command(options: argparse.Namespace, console: Console) -> Coroutine[Any, An
         duration_seconds=options.duration,
         max_age_ns=round(options.max_age_ms * 1e6),
         priority=options.priority,
+        shared_memory=options.shared_memory,
         wait_seconds=options.wait,
         clock_error_ns=round((options.utc_error_us or 0) * 1e3),
     )
@@ -146,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="MS",
         help="age at which an answer is of no use; such frames come back LATE (0: none)",
+    )
+    streaming.add_argument(
+        "--shared-memory", action="store_true", help="through memory that the server shares: for a server on this host"
     )
     streaming.add_argument("--priority", type=int, default=0, help="higher is served first (%(default)s)")
     streaming.add_argument(

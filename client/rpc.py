@@ -78,6 +78,12 @@ def error_of(code: grpc.StatusCode, details: str, address: str) -> ClientError:
             f"the gRPC server at {address} does not offer monocoque.v1.CameraStreamService: {details}\n"
             "  → is this the port of `python -m server` (8001 by default)?"
         )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return Rejected(
+            f"{address} takes no message that large: {details}\n"
+            "  → start it with a larger --max-frame WIDTHxHEIGHT, or send smaller frames",
+            code.name,
+        )
     if code is grpc.StatusCode.INTERNAL and "deserializ" in details.lower():
         return ProtocolViolation(f"{address} sent a message that is not what the proto files say: {details}")
     return Rejected(f"the server at {address} said {code.name}: {details}", code.name)

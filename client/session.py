@@ -34,6 +34,7 @@ class Options:
         duration_seconds: How long to stream, from the first frame; None: until the source ends.
         max_age_ns: Age at which an answer is of no use any more; 0: none.
         priority: Streams of a higher priority are served first.
+        shared_memory: Whether frames go through memory that the server shares.
         tensors: Dense outputs to ask for where the engine has them.
         wait_seconds: How long to try while no server listens yet.
         clock_error_ns: Bound of the error of a `utc` clock.
@@ -45,6 +46,7 @@ class Options:
     duration_seconds: float | None = None
     max_age_ns: int = 0
     priority: int = 0
+    shared_memory: bool = False
     tensors: Sequence[str] = ("drivable",)
     wait_seconds: float = 0.0
     clock_error_ns: int = 0
@@ -99,6 +101,7 @@ async def run(
                 policy=options.policy,
                 clock=clock,
                 priority=options.priority,
+                shared_memory=options.shared_memory,
                 max_age_ns=options.max_age_ns,
                 tensors=sorted(dense),
             )

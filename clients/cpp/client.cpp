@@ -97,6 +97,7 @@ class Stream::Implementation {
     *open.mutable_clock() = declared_clock();
     open.set_max_age_ns(options.max_age_ns);
     open.set_shared_memory(options.shared_memory);
+    open.set_credits_with_results(true);
     for (const std::string& name : options.tensors) open.add_tensors(name);
     handshake(join(request, std::nullopt));
     for (auto& [_, lane] : lanes_) lane.credits = opened_.credits();
@@ -354,21 +355,26 @@ class Stream::Implementation {
       context_.TryCancel();
       return false;
     }
-    if (response.has_credit()) {
-      if (const auto lane = lanes_.find(response.credit().camera_id()); lane != lanes_.end()) {
-        lane->second.credits += response.credit().frames();
-      }
-    } else if (response.has_result()) {
-      const auto sent = in_flight_.find({response.result().camera_id(), response.result().sequence()});
-      if (sent == in_flight_.end()) return true;
-      ++lanes_.at(sent->first.first).counts.answered;
-      if (sent->second.slot) slots_->give_back(*sent->second.slot);
-      const std::int64_t took = now_ns() - sent->second.send_time_ns;
-      in_flight_.erase(sent);
-      results_.push_back({std::move(*response.mutable_result()), took});
-    }
+    if (response.has_credit()) grant(response.credit());
+    for (const v1::Credit& credit : response.credits()) grant(credit);
+    if (response.has_result()) take_in(std::move(*response.mutable_result()));
     send_next();
     return true;
+  }
+
+  void grant(const v1::Credit& credit) {
+    const auto lane = lanes_.find(credit.camera_id());
+    if (lane != lanes_.end()) lane->second.credits += credit.frames();
+  }
+
+  void take_in(v1::Result result) {
+    const auto sent = in_flight_.find({result.camera_id(), result.sequence()});
+    if (sent == in_flight_.end()) return;
+    ++lanes_.at(sent->first.first).counts.answered;
+    if (sent->second.slot) slots_->give_back(*sent->second.slot);
+    const std::int64_t took = now_ns() - sent->second.send_time_ns;
+    in_flight_.erase(sent);
+    results_.push_back({std::move(result), took});
   }
 
   std::string said() const {

@@ -1,4 +1,5 @@
 import ast
+import inspect
 from pathlib import Path
 
 import client
@@ -37,3 +38,20 @@ def test_the_client_needs_nothing_of_ours_but_the_wire() -> None:
                 names = [node.module or ""]
             for name in names:
                 assert name.split(".")[0] not in OURS, f"{path} imports {name}"
+
+
+def names_of(owner: object) -> set[str]:
+    return {name for name in vars(owner) if not name.startswith("_")}
+
+
+def test_the_client_without_async_offers_the_same() -> None:
+    streams, arguments = (client.Stream, client.SyncStream), set()
+    assert names_of(streams[1]) - names_of(streams[0]) == set()
+    for name in ("submit", "slot", "send", "finish"):
+        assert [*inspect.signature(getattr(streams[0], name)).parameters] == [
+            *inspect.signature(getattr(streams[1], name)).parameters
+        ]
+    for connection in (client.Connection, client.SyncConnection):
+        arguments.add(tuple(inspect.signature(connection.stream).parameters))
+    assert len(arguments) == 1
+    assert "shared_memory" in arguments.pop()

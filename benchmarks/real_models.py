@@ -153,7 +153,7 @@ def _fetch(model: Model, folder: Path) -> Path:
 
 def _scene(scene: Image, number: int) -> Image:
     """A street with some words in it."""
-    image = scene.copy()
+    image: Image = scene.copy()
     for index in range(3):
         word = WORDS[(number + 3 * index) % len(WORDS)]
         place = (20 + 190 * index, 60 + (37 * number + 90 * index) % 280)

@@ -19,6 +19,7 @@ class Lowered:
         found: What a budget left out; None without a budget.
         budget: That budget, in points.
         judge: Who judged, in words; None without a budget.
+        measured: What the user's metric said about each graph during the search.
         errors: Relative error of every layer's output as it has built up to there, by graph and layer.
     """
 
@@ -28,4 +29,5 @@ class Lowered:
     found: Found | None = None
     budget: float | None = None
     judge: str | None = None
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from engine.manifest import DetectionPostprocessing, Preprocessing
 from engine.tensors import TensorSpec
 
 RANDOM_SEEDS = (1, 2)
+RANDOM_SAMPLES = 8
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> Built:
@@ -62,6 +64,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     check_outputs(postprocessing, outputs)
     max_batch = options.max_batch if any(spec.batched for spec in inputs) else 1
     preprocessing = _preprocessing(options, trained)
+    if metric:
+        metric = accuracy.with_preprocessing(metric, preprocessing)
     samples = None
     if options.calibration_data is not None:
         samples = read_samples(options.calibration_data, inputs, preprocessing, options.calibration_frames, said)
@@ -71,12 +75,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     fused = fuse_network(trained, cases, options, said)
 
     lowered, graphs = lower(options, fused.model, fused_arithmetic(fused.report), samples, postprocessing, metric, said)
-    evaluated = (
-        samples.spread(options.evaluation_frames)
-        if samples
-        else tuple(random_inputs(inputs, 1, seed) for seed in range(8))
-    )
-    accuracies = _accuracies(options, graphs, evaluated, postprocessing, metric, said)
+    judged = _Judged(options, samples, inputs, postprocessing, metric)
+    accuracies = judged.measure(graphs, lowered.measured if lowered else {}, said)
     unfused = serialize(trained)
     compiled = _compile(options, graphs, unfused, max_batch, said)
     latency = _latency(options, graphs, unfused, inputs, samples, max_batch, said)
@@ -109,33 +109,59 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     return built
 
 
-def _accuracies(
-    options: BuildOptions,
-    graphs: tuple[Graph, ...],
-    samples: tuple[Any, ...],
-    postprocessing: DetectionPostprocessing | None,
-    metric: Callable[..., Any] | None,
-    progress: Progress,
-) -> tuple[Accuracy, ...]:
-    computed: dict[str, list[Any]] = {}
-    with progress.step("Comparing precisions", len(graphs) * len(samples)) as advance:
-        for graph in graphs:
-            session = Session(graph.data, threads=0)
-            computed[graph.name] = []
-            for sample in samples:
-                computed[graph.name].append(session.run(sample))
-                advance()
-    results = []
-    for graph in sorted(graphs, key=lambda graph: graph.name != FLOAT):
-        found = accuracy.compare(graph.name, graph.precision, computed[FLOAT], computed[graph.name], postprocessing)
-        if metric:
-            name = feeds(graph.model)[0].name
-            measured = accuracy.evaluate(metric, options.metric_args, graph.name, graph.data, name, progress)
-            found = Accuracy(
-                found.graph, found.precision, found.outputs, found.detections_f1, found.distances, measured
-            )
-        results.append(found)
-    return tuple(results)
+@dataclass(frozen=True)
+class _Judged:
+    """On what graphs are compared, and by whom."""
+
+    options: BuildOptions
+    samples: Samples | None
+    inputs: tuple[TensorSpec, ...]
+    postprocessing: DetectionPostprocessing | None
+    metric: Callable[..., Any] | None
+
+    def measure(
+        self, graphs: tuple[Graph, ...], known: Mapping[str, Mapping[str, float]], progress: Progress
+    ) -> tuple[Accuracy, ...]:
+        """Accuracy of every graph, the float one first.
+
+        Args:
+            graphs: The graphs.
+            known: What the metric said before, by graph.
+            progress: Told about every sample.
+
+        Raises:
+            NotFinite: A graph answers a NaN or an infinity on a calibration sample: no such bundle leaves.
+        """
+        noise = tuple(random_inputs(self.inputs, 1, seed) for seed in range(RANDOM_SAMPLES))
+        compared = self.samples.spread(self.options.evaluation_frames) if self.samples else noise
+        everything = self.samples.inputs if self.samples else noise
+        chosen = {id(sample) for sample in compared}
+        computed: dict[str, list[Any]] = {}
+        with progress.step("Comparing precisions", len(graphs) * len(everything)) as advance:
+            for graph in graphs:
+                session = Session(graph.data, threads=0)
+                computed[graph.name] = []
+                for sample in everything:
+                    outputs = session.run(sample)
+                    if self.samples:
+                        accuracy.check_finite(graph.name, outputs)
+                    if id(sample) in chosen:
+                        computed[graph.name].append(outputs)
+                    advance()
+        results = []
+        for graph in sorted(graphs, key=lambda graph: graph.name != FLOAT):
+            expected, actual = computed[FLOAT], computed[graph.name]
+            found = accuracy.compare(graph.name, graph.precision, expected, actual, self.postprocessing)
+            if self.metric:
+                figures = known.get(graph.name) or self._evaluate(graph, progress)
+                found = replace(found, metric=dict(figures))
+            results.append(found)
+        return tuple(results)
+
+    def _evaluate(self, graph: Graph, progress: Progress) -> Mapping[str, float]:
+        assert self.metric is not None  # noqa: S101 - the caller has looked
+        name = feeds(graph.model)[0].name
+        return accuracy.evaluate(self.metric, self.options.metric_args, graph.name, graph.data, name, progress)
 
 
 def _compile(

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from build_engine.compile.tensorrt import compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples
 from build_engine.graph import feeds, serialize
@@ -17,6 +18,7 @@ from build_engine.outcome import FLOAT, Graph
 from build_engine.progress import Progress
 from build_engine.quantize import (
     CPU_INT8,
+    PLAIN,
     TENSORRT_INT8,
     Choice,
     Found,
@@ -106,6 +108,9 @@ class Lowering:
         choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress)
         found, judge = None, None
         if (budget := self.options.max_accuracy_drop) is not None:
+            if "rtx" in nvidia:  # what it refuses should not take a search to find out
+                plain = serialize(quantizer.graph(PLAIN, TENSORRT_INT8))
+                compile_graph(f"plain {TENSORRT_INT8.name}", plain, "rtx", self.options.max_batch, self.progress)
             judge = self._judge(samples, store)
 
             def graphs(kept: frozenset[str]) -> dict[str, onnx.ModelProto]:
@@ -120,7 +125,9 @@ class Lowering:
         errors = {
             graph.name: layer_errors(reference, graph.model, taps, samples.spread(NOISE_SAMPLES)) for graph in made
         }
-        lowered = Lowered(core, choice, tried, found, budget, judge.says if judge else None, errors)
+        lowered = Lowered(
+            core, choice, tried, found, budget, judge.says if judge else None, self._measured(judge, found), errors
+        )
         return lowered, made
 
     def _graph(
@@ -169,7 +176,9 @@ class Lowering:
         kept = half.kept_float | apart
         done = tuple(name for name in (*core.weighted, *core.between, *core.last) if name not in kept)
         graph = Graph("trt-fp16", "fp16", nvidia, half.model, serialize(half.model), done, kept)
-        return Lowered(core, None, (), found, budget, judge.says if judge else None), [graph]
+        return Lowered(core, None, (), found, budget, judge.says if judge else None, self._measured(judge, found)), [
+            graph
+        ]
 
     def _search(
         self,
@@ -190,6 +199,11 @@ class Lowering:
             store,
             self.progress,
         ).run()
+
+    def _measured(self, judge: Judge | None, found: Found | None) -> dict[str, Mapping[str, float]]:
+        if self.metric is None or judge is None or found is None:
+            return {}
+        return {FLOAT: judge.reference} | {name: one.figures for name, one in found.judgements.items()}
 
     def _judge(self, samples: Samples, store: Store) -> Judge:
         metric = None

@@ -38,13 +38,15 @@ class Sample:
     camera: CameraInfo
 
 
-def render_split(split: str, start: int, stop: int, seed: int = 0) -> Iterator[Sample]:
-    """Frames `start` to `stop` of a split at the network's input size.
+def render_split(
+    split: str, start: int, stop: int, seed: int = 0, size: tuple[int, int] = INPUT_SIZE
+) -> Iterator[Sample]:
+    """Frames `start` to `stop` of a split at the network's input size, or another one of its aspect ratio.
 
     Frame n is the same whatever the range. Each scene gives six cameras, mounted with tolerances, at two times.
     """
     towns, first = SPLITS[split]
-    width, height = INPUT_SIZE
+    width, height = size
     scene_number = -1
     renderers: list[Renderer | None] = [None] * 6
     for n in range(start, stop):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from surround.metrics import (
     match,
     relative_distance_error,
 )
-from surround.spec import DISTANCE_BANDS_M, LABELS, REFERENCE_FOCAL_PX
+from surround.spec import DISTANCE_BANDS_M, INPUT_SIZE, LABELS, REFERENCE_FOCAL_PX
 
 Run = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.generic]]]
 """From frames (N, 384, 640, 3) uint8 RGB to the network's outputs by name, as `surround.model` documents them."""
@@ -154,20 +154,43 @@ def choose_threshold(answers: Answers) -> tuple[float, float]:
     return best_f1_threshold(_matches(answers))
 
 
-def metric(run: Run, frames: int = 600) -> dict[str, float]:
+def metric(
+    run: Run,
+    frames: int = 600,
+    full_size: int = 1,
+    preprocess: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+) -> dict[str, float]:
     """Headline metrics of a network on held-out frames.
 
     Args:
         run: The network; called with a few frames at a time.
         frames: How many held-out frames.
+        full_size: How many times as wide and high as the network's input the cameras' frames are. They then go through
+            `preprocess`, as a server would bring them to the network's size; the truth is the small frame's.
+        preprocess: From a frame (H, W, 3) to the network's input (1, 384, 640, 3); the builder gives it.
 
     Returns:
         mAP50, distance_error (mean relative, hits at the score threshold) and drivable_iou.
     """
-    answers = collect(run, render_split("heldout", 0, frames))
+    samples = render_split("heldout", 0, frames)
+    if full_size > 1 and preprocess is not None:
+        samples = _through(preprocess, samples, render_split("heldout", 0, frames, size=_times(full_size)))
+    answers = collect(run, samples)
     matches = _matches(answers)
     return {
         "mAP50": float(np.nanmean([average_precision(found) for found in matches])),
         "distance_error": relative_distance_error(matches, score_threshold()),
         "drivable_iou": answers.area.value,
     }
+
+
+def _times(factor: int) -> tuple[int, int]:
+    return factor * INPUT_SIZE[0], factor * INPUT_SIZE[1]
+
+
+def _through(
+    preprocess: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], small: Iterator[Sample], large: Iterator[Sample]
+) -> Iterator[Sample]:
+    """The small frames with the large frames' images, brought to the network's size."""
+    for sample, full in zip(small, large, strict=True):
+        yield replace(sample, frame=replace(sample.frame, image=preprocess(full.frame.image)[0]))

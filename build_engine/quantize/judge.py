@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
@@ -47,7 +48,8 @@ class Metric:
 
     def identity(self) -> str:
         """Changes when the metric, its arguments or the file that defines it do."""
-        module = sys.modules.get(getattr(self.function, "__module__", ""), None)
+        function = self.function.func if isinstance(self.function, functools.partial) else self.function
+        module = sys.modules.get(function.__module__)
         source = inspect.getsourcefile(module) if module else None
         code = Path(source).read_bytes() if source and Path(source).is_file() else b""
         return digest(self.name, json.dumps(dict(self.arguments), sort_keys=True, default=str), code)
@@ -181,8 +183,10 @@ def agreement(found: Accuracy, expected: Sequence[Tensors], actual: Sequence[Ten
         if output.kind == "integer":
             figures[f"{output.name}: equal"] = output.agreement
             continue
-        wanted = np.concatenate([entry[output.name] for entry in expected])
-        given = np.concatenate([entry[output.name] for entry in actual])
+        wanted, given = accuracy.joined(expected, output.name), accuracy.joined(actual, output.name)
+        if wanted.shape != given.shape:
+            figures[f"{output.name}: equal length"] = 0.0
+            continue
         for part, (a, b) in _parts(wanted, given).items():
             figures[f"{output.name}{part}: cosine"] = _cosine(a, b)
         if output.expected_drop is not None:

@@ -26,8 +26,8 @@ def quantization(built: Built) -> dict[str, Any] | None:
         "skipped": list(built.samples.skipped) if built.samples else [],
         "weighted_layers": len(lowered.core.weighted) + len(lowered.core.last),
         "integer_kernels": built.integer_kernels,
-        "integer_kernels_compiled": {
-            f"{compiled.target}": _integer_kernels(compiled)
+        "integer_layers_compiled": {
+            f"{compiled.target}": _integer_layers(compiled)
             for compiled in built.compiled
             if compiled.graph == "trt-int8"
         },
@@ -128,9 +128,7 @@ def scatter(names: Sequence[str], series: Mapping[str, Sequence[float | None]], 
     )
 
 
-def _integer_kernels(compiled: Compiled) -> int:
-    """Kernels of a plan that multiply INT8: they read a layer's weights as dequantized from INT8."""
-    return sum(
-        any("weight" in source and source.endswith("_DequantizeLinear") for source in layer.sources)
-        for layer in compiled.plan.layers
-    )
+def _integer_layers(compiled: Compiled) -> int:
+    """Layers that a plan multiplies in INT8: some kernel reads their weights as dequantized from INT8."""
+    sources = {source for layer in compiled.plan.layers for source in layer.sources}
+    return sum("weight" in source and source.endswith("_DequantizeLinear") for source in sources)

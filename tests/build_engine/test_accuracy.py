@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from build_engine.accuracy import compare, evaluate, load_metric
+from build_engine.accuracy import check_finite, compare, evaluate, load_metric, with_preprocessing
 from build_engine.errors import BuildError
 from build_engine.graph import serialize
 from build_engine.progress import Silent
-from engine.manifest import DetectionPostprocessing
+from engine.manifest import DetectionPostprocessing, Preprocessing
 from tests.build_engine.networks import HEIGHT, WIDTH
 
 SPEC = DetectionPostprocessing(labels=("car",), scores="s", classes="c", boxes="b", score_threshold=0.5)
@@ -38,11 +38,40 @@ def test_a_box_that_moved_away_costs_a_detection() -> None:
     assert next(output for output in plain.outputs if output.name == "b").max_difference == 40
 
 
+def test_lists_whose_length_depends_on_the_frame_are_compared_or_said_to_differ() -> None:
+    wanted = [{"n": np.arange(count, dtype=np.float32)[None]} for count in (3, 5)]
+    assert compare("g", "int8", wanted, wanted, None).outputs[0].agreement == 1
+    assert compare("g", "int8", wanted, [wanted[0], wanted[0]], None).outputs[0].agreement == 0
+
+
 def test_a_nan_that_precision_made_is_an_error() -> None:
     broken = detections(0)
     broken["b"][0, 0, 0] = np.nan
     with pytest.raises(BuildError, match="'b' of graph g holds a NaN"):
         compare("g", "fp16", [detections(0)], [broken], None)
+
+
+def test_a_nan_on_calibration_data_is_an_error_wherever_it_comes_from() -> None:
+    with pytest.raises(BuildError, match=r"'y' of graph float holds a NaN or an infinity in 25 %"):
+        check_finite("float", {"n": np.zeros(3, np.int64), "y": np.array([1.0, 2.0, 3.0, np.inf])})
+
+
+def test_a_toss_up_that_falls_the_other_way_costs_next_to_nothing() -> None:
+    wanted = {"y": np.log(np.array([[0.50, 0.49, 0.01], [0.9, 0.05, 0.05]], np.float32))}
+    given = {"y": np.log(np.array([[0.49, 0.50, 0.01], [0.9, 0.05, 0.05]], np.float32))}
+    (output,) = compare("g", "int8", [wanted], [given], None).outputs
+    assert output.top1 == 0.5 and output.expected_drop == pytest.approx(0.005, abs=1e-5)
+    (maps,) = compare("g", "int8", [{"y": np.ones((1, 4, 5, 5))}], [{"y": np.ones((1, 4, 5, 5))}], None).outputs
+    assert maps.top1 is None, "maps score no classes"
+
+
+def test_a_metric_that_asks_for_the_deployed_preprocessing_gets_it() -> None:
+    def metric(run: Any, preprocess: Any) -> dict[str, float]:
+        return {"height": float(preprocess(np.zeros((1080, 1920, 3), np.uint8)).shape[1])}
+
+    spec = Preprocessing(input="frames", color="rgb", width=96, height=64)
+    assert with_preprocessing(metric, spec)(None) == {"height": 64.0}
+    assert with_preprocessing(count_of_frames, spec) is count_of_frames
 
 
 def count_of_frames(run: Any, frames: int = 1) -> dict[str, float]:

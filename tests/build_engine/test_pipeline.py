@@ -165,6 +165,38 @@ def test_a_browser_lays_the_page_out_without_a_sideways_scroll(bundle: Bundle, t
     assert seen["drawings"] >= 4
 
 
+def heat(run: Any, frames: int = 4) -> dict[str, float]:
+    """A figure that rounding moves: how sure the detector is of noise."""
+    draw = np.random.default_rng(0)
+    sure = [run(draw.integers(0, 256, (1, 64, 96, 3), np.uint8))["scores"].mean() for _ in range(frames)]
+    return {"confidence": float(np.mean(sure))}
+
+
+def test_a_budget_is_kept_by_the_metric_and_the_report_says_how(options: BuildOptions, tmp_path: Path) -> None:
+    budgeted = replace(
+        options,
+        output=tmp_path / "bundle",
+        targets=("cpu", "rtx"),
+        metric=f"{__name__}:heat",
+        metric_args={"frames": 2},
+        max_accuracy_drop=5.0,
+        search_cache=tmp_path / "cache",
+        latency_seconds=0,
+    )
+    built = build(budgeted)
+    assert built.lowered is not None and built.lowered.found is not None
+    assert built.lowered.found.drop <= 5.0
+    facts = json.loads((tmp_path / "bundle" / "report.json").read_bytes())["quantization"]
+    assert facts["budget"]["judge"].endswith("heat (confidence)")
+    assert facts["tried"][0]["plain"] and len(facts["tried"]) > 4
+    assert facts["integer_kernels"]["QLinearConv"] == 3 and facts["integer_layers_compiled"]["rtx"] == 4
+    errors = [layer["error"] for layer in facts["layers"]]
+    assert all(set(error) == {"cpu-int8", "trt-int8"} for error in errors)
+    page = (tmp_path / "bundle" / "report.html").read_text()
+    assert "How precision was lowered" in page and "built up to there" in page
+    assert list((tmp_path / "cache").glob("*.json"))
+
+
 def test_int8_without_frames_says_what_to_give_and_how_much(options: BuildOptions, tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         build(replace(options, calibration_data=None, output=tmp_path / "b"))

@@ -5,6 +5,7 @@ Decoding is FFmpeg's, by PyAV, which the extra `video` installs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from server.decode.samples import Interleaved, Samples, Yuv
 
 MAX_REORDERED = 16
 """Access units that a decoder may hold back for reordering (ITU-T H.264, A.3.1; H.265, A.4.2)."""
+MAX_PARAMETER_BYTES = 1 << 16
+"""Of access units without a picture, which some encoders send ahead."""
 CODING_PADDING = 64
 """Columns and rows beyond a picture's own that coding in blocks may add."""
 
@@ -78,9 +81,14 @@ class VideoDecoder:
         self._camera = camera
         self._decoder = self._new_decoder()
         self._pending: dict[int, pb.FrameHeader] = {}
+        """Those that have no picture yet, by their number in decoding order."""
+        self._ahead = b""
+        """Parameter sets that came in an access unit of their own."""
         self._fed = 0
         self._last_sequence: int | None = None
         self._waiting = "decoding begins with a keyframe (IDR)"
+        self._damaged_at: int | None = None
+        """Sequence of an access unit whose damage showed when its picture came out."""
 
     def decode(self, header: pb.FrameHeader, pixels: memoryview) -> list[Outcome]:
         """Decode the next access unit; outcomes of it, and of earlier ones.
@@ -94,12 +102,17 @@ class VideoDecoder:
         self._last_sequence = sequence
         if last is not None and sequence != last + 1:
             outcomes += self._restart(f"what came between access units {last} and {sequence} was lost")
-        data = bytes(pixels)
+        data = self._ahead + bytes(pixels)
+        self._ahead = b""
         try:
             unit = inspect(data, header.encoding)
             self._check(unit.sizes)
         except BitstreamInvalid as error:
             return [*outcomes, *self._damaged(sequence, str(error))]
+        if not unit.has_picture:
+            if len(data) <= MAX_PARAMETER_BYTES:
+                self._ahead = data
+            return [*outcomes, Outcome(sequence, None, "failed", "there is no picture in this access unit")]
         if self._waiting and not (unit.is_keyframe and unit.sizes):
             return [*outcomes, Outcome(sequence, None, "waiting_for_keyframe", self._waiting)]
         self._waiting = ""
@@ -113,6 +126,8 @@ class VideoDecoder:
             self._pending.pop(self._fed - 1)
             return [*outcomes, *self._damaged(sequence, str(error.strerror or error))]
         outcomes += self._taken(frames)
+        if self._damaged_at is not None:
+            outcomes += self._restart(f"access unit {self._damaged_at} was damaged")
         while len(self._pending) > MAX_REORDERED:
             outcomes.append(_without_picture(self._pending.pop(min(self._pending))))
         return outcomes
@@ -128,21 +143,28 @@ class VideoDecoder:
 
     def _restart(self, reason: str) -> list[Outcome]:
         """Take out what the decoder holds, and wait for a keyframe."""
-        try:
-            outcomes = self._taken(self._decoder.decode(None)) if self._pending else []
-        except self._av.FFmpegError:
-            outcomes = []
-        outcomes += [_without_picture(header) for header in self._pending.values()]
+        waiting = f"{reason}; decoding goes on with the next keyframe (IDR)"
+        outcomes = []
+        if self._damaged_at is None and self._pending:
+            with contextlib.suppress(self._av.FFmpegError):
+                outcomes = self._taken(self._decoder.decode(None))
+        if self._damaged_at is not None:  # what the decoder holds builds on it
+            outcomes += [
+                Outcome(header.sequence, None, "waiting_for_keyframe", waiting) for header in self._pending.values()
+            ]
+        else:
+            outcomes += [_without_picture(header) for header in self._pending.values()]
         self._pending.clear()
         self._decoder = self._new_decoder()
-        self._waiting = f"{reason}; decoding goes on with the next keyframe (IDR)"
+        self._damaged_at = None
+        self._waiting = waiting
         return outcomes
 
     def _new_decoder(self) -> Any:  # noqa: ANN401 - PyAV is not imported where there is no video
         decoder = self._av.CodecContext.create(_CODECS[self._camera.encoding], "r")
         decoder.thread_count = 1  # more would hold pictures back, and other cameras want the cores
         limit = (self._camera.width + CODING_PADDING) * (self._camera.height + CODING_PADDING)
-        decoder.options = {"err_detect": "explode+bitstream+buffer", "max_pixels": str(limit)}
+        decoder.options = {"err_detect": "explode+bitstream+buffer+crccheck", "max_pixels": str(limit)}
         return decoder
 
     def _check(self, sizes: Iterable[PictureSize]) -> None:
@@ -160,12 +182,17 @@ class VideoDecoder:
     def _taken(self, frames: Iterable[Any]) -> list[Outcome]:
         outcomes = []
         for frame in frames:
-            header = self._pending.pop(frame.pts, None)
-            if header is None:
+            if frame.pts not in self._pending:
                 continue  # a second picture of one access unit
+            header = self._pending.pop(frame.pts)
+            if self._damaged_at is not None:
+                waiting = f"access unit {self._damaged_at} was damaged"
+                outcomes.append(Outcome(header.sequence, None, "waiting_for_keyframe", waiting))
+                continue
             if frame.is_corrupt or (frame.width, frame.height) != (header.width, header.height):
                 reason = "its picture is damaged" if frame.is_corrupt else f"it gave {frame.width}x{frame.height}"
                 outcomes.append(Outcome(header.sequence, None, "failed", reason))
+                self._damaged_at = header.sequence
             else:
                 outcomes.append(Outcome(header.sequence, _samples(frame, header)))
         return outcomes

@@ -137,19 +137,24 @@ def cheapest_cover(graph: ir.Graph, cuts: Cuts, options: FuseOptions) -> Cover:
     cover.choice.update({node.outputs[0]: node for node in cuts.moved})
     cover.need(graph.outputs)
     # What only its own node can compute is needed whatever is chosen elsewhere: holding on to it keeps every
-    # comparison within its own linear region.
-    held = [
-        v
-        for node in graph
-        for v in node.outputs
-        if cover.is_needed(v) and v not in cuts.unfinished and not cuts.of.get(v)
-    ]
-    cover.need(held)
-    for _ in range(_ROUNDS):
-        if not _improve(graph, cuts, cover):
-            break
-    cover.release(held)
-    return cover
+    # comparison within its own linear region. Some of it, the arithmetic of shapes and positions, turns out not to be
+    # needed once its readers are gone, so it is let go of and the rest looked at again.
+    before = -1
+    while True:
+        held = [
+            v
+            for node in graph
+            for v in node.outputs
+            if cover.is_needed(v) and v not in cuts.unfinished and not cuts.of.get(v)
+        ]
+        if len(held) == before:
+            return cover
+        before = len(held)
+        cover.need(held)
+        for _ in range(_ROUNDS):
+            if not _improve(graph, cuts, cover):
+                break
+        cover.release(held)
 
 
 def _improve(graph: ir.Graph, cuts: Cuts, cover: Cover) -> bool:

@@ -21,7 +21,7 @@ from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.provenance import node_names
 from build_engine.fuse.realize import realization
 from build_engine.fuse.rules import RULES, Site
-from build_engine.fuse.rules.site import Constant, Operand
+from build_engine.fuse.rules.site import Computed, Constant, Operand
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _COMBINATIONS = 64
@@ -151,6 +151,8 @@ def _operand_choices(value: ir.Value, cuts: Cuts) -> list[tuple[Operand, frozens
     if _is_float(value) and value.shape is not None and len(value.shape) >= 2 and isinstance(value.shape[1], int):
         sizes = [dim if isinstance(dim, int) else None for dim in value.shape[2:]]
         choices.append((Form.of(value, value.shape[1], sizes), frozenset()))
+    elif not _is_float(value):
+        choices.append((Computed(), frozenset()))
     return choices
 
 

@@ -26,6 +26,8 @@ def kept_regions(graph: ir.Graph, cuts: Cuts, cover: Cover) -> tuple[KeptRegion,
                 continue
             seen.add(choice)
             nodes = choice.nodes if isinstance(choice, Cut) else frozenset({choice})
+            if value.dtype is not None and not value.dtype.is_floating_point():
+                continue  # arithmetic of shapes and positions
             if any(n.op_type in _WORTH_A_LINE for n in nodes):
                 lines.extend(_line(node, choice, nodes, cuts))
     return tuple(lines)

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from build_engine.fuse.algebra import Form, Framed, NotExact, Reason
 from build_engine.fuse.algebra.framed import OPEN, Write
+from build_engine.fuse.rules.probe import probed
 from build_engine.fuse.rules.site import Constant, Site
 
 
@@ -36,7 +37,8 @@ def scatter_nd(site: Site) -> Form | Framed:
     """ScatterND that writes constants over a border; a form again once the border is the tensor's bias.
 
     1. Indices and values are constants; values are written, not added. A constant that is expanded at run time,
-       as an open batch demands, is as good.
+       as an open batch demands, is as good, and so is what is computed from the batch alone (`probe.probed`) and
+       turns out to be the same box, of whole batches, for every batch tried.
     2. The indices are a box.
     3. `Framed.written` accepts the values.
     """
@@ -45,13 +47,42 @@ def scatter_nd(site: Site) -> Form | Framed:
         raise NotExact(Reason.OPERATOR, "it writes into a tensor, not over a border")
     if site.text("reduction", "none") != "none":
         raise NotExact(Reason.OPERATOR, "it adds to what it finds")
-    indices, values = site.constant(1), _spread(site.node.inputs[2])
     shape = tuple(tensor.shape[axis] for axis in tensor.order)
-    box = _box(indices, shape)
+    if isinstance(site.operands[1], np.ndarray):
+        box = _box(site.operands[1], shape)
+    else:
+        box = _box_for_any_batch(probed(site.node.inputs[1], site.opset), shape)
+    values = _values(site)
     channels = box[tensor.order.index(1)]
     if values.ndim != len(box) or values.shape[tensor.order.index(1)] != channels[1] - channels[0]:
         raise NotExact(Reason.BORDER, f"values of shape {values.shape} are written into {box}")
     return settle(tensor.written(box, values))
+
+
+def _values(site: Site) -> Constant:
+    """What is written, with axes of size 1 where it is only repeated."""
+    try:
+        return _spread(site.node.inputs[2])
+    except NotExact:
+        one, *others = probed(site.node.inputs[2], site.opset).values()
+        if any(other.shape[1:] != one.shape[1:] or np.any(other != one[:1]) for other in others):
+            raise NotExact(Reason.BORDER, "what is written over the border depends on the batch") from None
+        return one[:1]
+
+
+def _box_for_any_batch(indices: dict[int, Constant], shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The box that positions walk through, the same one for every batch tried, which it holds whole.
+
+    Raises:
+        NotExact: It is another one, or the batch is not the first axis.
+    """
+    if shape[0] != OPEN:
+        raise NotExact(Reason.OPERATOR, "the positions written to are computed at run time")
+    boxes = {batch: _box(found, (batch, *shape[1:])) for batch, found in indices.items()}
+    first = next(iter(boxes.values()))
+    if any(box[0] != (0, batch) or box[1:] != first[1:] for batch, box in boxes.items()):
+        raise NotExact(Reason.OPERATOR, "the positions written to depend on the batch")
+    return [(0, OPEN), *first[1:]]
 
 
 def _spread(value: ir.Value | None) -> Constant:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from build_engine.fuse.algebra import Form, Framed, NotExact, Reason
 from build_engine.fuse.rules.border import framed
@@ -26,7 +27,7 @@ def pad(site: Site) -> Form | Framed:
     try:
         padded = form.padded(pads, value)
     except NotExact:
-        if _is_written_over(site) and begins[1] == ends[1] == 0:
+        if _is_written_over(site.node.outputs[0]) and begins[1] == ends[1] == 0:
             return framed(site, form, pads, value)
         raise
     if not begins[1] and not ends[1]:
@@ -37,18 +38,16 @@ def pad(site: Site) -> Form | Framed:
     return selected(padded, [-1] * begins[1] + list(range(first, last)) + [-1] * ends[1])
 
 
-def _is_written_over(site: Site) -> bool:
-    """Whether the border is only a canvas: the next node, transposes apart, writes into it."""
-    (value, *_), seen = site.node.outputs, 0
-    while seen < 4:
-        readers = list(value.consumers())
-        if len(readers) != 1:
-            return False
-        if readers[0].op_type == "ScatterND":
+def _is_written_over(value: ir.Value, transposes: int = 4) -> bool:
+    """Whether a border is only a canvas: one of the next nodes, transposes apart, writes into it.
+
+    What else reads it, such as the arithmetic of where to write, needs no form of it.
+    """
+    for reader in value.consumers():
+        if reader.op_type == "ScatterND" and reader.inputs[0] is value:
             return True
-        if readers[0].op_type != "Transpose":
-            return False
-        value, seen = readers[0].outputs[0], seen + 1
+        if reader.op_type == "Transpose" and transposes and _is_written_over(reader.outputs[0], transposes - 1):
+            return True
     return False
 
 

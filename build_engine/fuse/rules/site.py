@@ -12,8 +12,12 @@ from build_engine.fuse.algebra import Arranged, Deferred, Form, Framed, NotExact
 
 Constant: TypeAlias = npt.NDArray[Any]
 Shaped: TypeAlias = "Form | Framed | Arranged"  # what a rule says of a tensor
-Operand: TypeAlias = "Shaped | Constant | None"
+Operand: TypeAlias = "Shaped | Constant | Computed | None"
 Dim: TypeAlias = "int | str | None"
+
+
+class Computed:
+    """An input that is computed at run time and no image: an index, a shape, a condition."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +26,7 @@ class Site:
 
     Args:
         node: The ONNX node.
-        operands: Per input its form, its constant value, or None where the input is left out.
+        operands: Per input its form, its constant value, `Computed`, or None where the input is left out.
         opset: Version of the default operator set.
         moved: The node's output, had it read another tensor; see `rules.commute`.
         assumed_shape: What to take every input's shape for, if not the shape in the graph.
@@ -63,7 +67,7 @@ class Site:
             NotExact: The input is computed at run time.
         """
         operand = self.operands[index] if index < len(self.operands) else None
-        if isinstance(operand, Form | Framed | Arranged):
+        if isinstance(operand, Form | Framed | Arranged | Computed):
             raise NotExact(
                 Reason.OPERATOR, f"input {index} of {self.node.op_type} is computed at run time, not constant"
             )

@@ -220,3 +220,15 @@ def test_an_open_batch(name: str) -> None:
     assert count(result.model).convolutions <= family.deploy_convolutions
     x = RNG.normal(size=(3, *family.input_shape[1:])).astype(np.float32)
     verify_fusion(model, result.model, [{"x": x}])
+
+
+@pytest.mark.parametrize("name", ["dbb", "ecb"])
+def test_border_writes_at_positions_that_follow_the_batch(name: str) -> None:
+    family = FAMILIES[name]
+    model = exported(randomized(family.make()), family.input_shape, "torchscript", dynamic=(0,))
+    result = fuse(model)
+    assert count(result.model).convolutions <= family.deploy_convolutions
+    assert set(operators(result.model)) <= {"Conv", "Relu", "PRelu"}
+    # The trace has its own batch written into the borders: for others the unfused graph does not even run.
+    x = RNG.normal(size=family.input_shape).astype(np.float32)
+    verify_fusion(model, result.model, [{"x": x}])

@@ -1,8 +1,8 @@
 """Inference requests and answers on the wire without a copy of their tensors through protobuf.
 
-Raw contents are top-level fields, so a request is split into its raw contents, as views, and everything else, which
-protobuf parses; an answer is everything else, serialized, and the raw contents after it. Both are ordinary messages to
-whoever sends or receives them.
+Raw contents are top-level fields, so a request is split into its raw contents, as views, and its head, which is
+everything else, for protobuf to parse; an answer is its head, serialized, and the raw contents after it. Both are
+ordinary messages to whoever sends or receives them.
 
 Encoding: https://protobuf.dev/programming-guides/encoding/
 """
@@ -26,14 +26,15 @@ _RAW_OUTPUT_TAG = (ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3) | _
 _ANSWER_TAG = (ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER << 3) | _LENGTH_DELIMITED
 
 
-def split(message: bytes) -> tuple[ModelInferRequest, list[memoryview]]:
+def split(message: bytes) -> tuple[bytes, list[memoryview]]:
     """Take a request apart.
 
     Returns:
-        The request without `raw_input_contents`, and those, in order, as views into `message`.
+        The head: a `ModelInferRequest` without `raw_input_contents`, on the wire; and those, in order, as views into
+        `message`.
 
     Raises:
-        DecodeError: It is no `ModelInferRequest`, is cut off, or has more than `MAX_FIELDS` fields.
+        DecodeError: It is no message, is cut off, or has more than `MAX_FIELDS` fields.
     """
     view = memoryview(message)
     head: list[memoryview] = []
@@ -51,18 +52,18 @@ def split(message: bytes) -> tuple[ModelInferRequest, list[memoryview]]:
             raw.append(view[begin:position])
             kept = position
     head.append(view[kept:])
-    return ModelInferRequest.FromString(b"".join(head)), raw
+    return b"".join(head), raw
 
 
-def join(answer: ModelInferResponse, raw: Iterable[memoryview | bytes], *, in_stream: bool = False) -> bytes:
+def join(head: bytes, raw: Iterable[memoryview | bytes], *, in_stream: bool = False) -> bytes:
     """An answer on the wire; each raw content is copied once.
 
     Args:
-        answer: Without `raw_output_contents`.
+        head: A `ModelInferResponse` without `raw_output_contents`, on the wire.
         raw: Those, in order, as bytes.
         in_stream: Whether it is put into a `ModelStreamInferResponse`.
     """
-    pieces: list[memoryview | bytes] = [answer.SerializeToString()]
+    pieces: list[memoryview | bytes] = [head]
     for content in raw:
         pieces += (bytes((_RAW_OUTPUT_TAG,)), varint(len(content)), content)
     if in_stream:

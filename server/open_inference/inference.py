@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,11 +17,12 @@ from server.core import Core
 from server.errors import EngineNotFound, StreamEnded
 from server.lane import Lane
 from server.open_inference.caller import Caller
-from server.open_inference.inputs import read_inputs
+from server.open_inference.inputs import plan_inputs
 from server.open_inference.models import Model
 from server.open_inference.options import read_options
-from server.open_inference.outputs import Wanted, cost_bytes, read_outputs, write_answer
+from server.open_inference.outputs import cost_bytes, read_outputs
 from server.open_inference.placement import FindRegion
+from server.open_inference.prepared import Lanes, Prepared, PreparedRequests
 from server.open_inference.regions import Region, Regions
 from server.open_inference.statistics import Statistics
 
@@ -39,6 +41,7 @@ class Inference:
     def __init__(self, core: Core, regions: Regions) -> None:
         self._core = core
         self._regions = regions
+        self._prepared = PreparedRequests()
         self._models: WeakKeyDictionary[Lane, Model] = WeakKeyDictionary()
         self._statistics: WeakKeyDictionary[Lane, Statistics] = WeakKeyDictionary()
 
@@ -63,13 +66,11 @@ class Inference:
         """What an engine has done since it was loaded."""
         return self._statistics.setdefault(lane, Statistics())
 
-    async def infer(
-        self, request: ModelInferRequest, raw: Sequence[memoryview], caller: Caller, *, in_stream: bool = False
-    ) -> bytes:
+    async def infer(self, head: bytes, raw: Sequence[memoryview], caller: Caller, *, in_stream: bool = False) -> bytes:
         """Compute one request.
 
         Args:
-            request: Without its raw contents.
+            head: A `ModelInferRequest` without its raw contents, on the wire.
             raw: Its raw contents.
             caller: Who asks.
             in_stream: Whether the answer is one of a stream's.
@@ -78,32 +79,45 @@ class Inference:
             The answer on the wire: a `ModelInferResponse`, or a `ModelStreamInferResponse` in a stream.
 
         Raises:
+            DecodeError: The head is no such message.
             StreamEnded: It cannot be computed; the message begins with the request's id, where it has one.
         """
-        try:
-            return await self._infer(request, raw, caller, in_stream)
-        except StreamEnded as error:
-            if not request.id:
-                raise
-            raise type(error)(f"[request id: {request.id[:80]}] {error.message}", remedy=error.remedy) from None
-
-    async def _infer(
-        self, request: ModelInferRequest, raw: Sequence[memoryview], caller: Caller, in_stream: bool
-    ) -> bytes:
         received = time.monotonic_ns()
-        self._core.check_not_draining()
+        lanes = tuple((lane, lane.state) for lane in self._core.catalogue.lanes)
+        prepared = self._prepared.find(head, len(raw) > 0, lanes)
+        if prepared is None:
+            request = ModelInferRequest.FromString(head)
+            with _naming(request.id):
+                prepared = self._prepare(lanes, request, len(raw) > 0, caller)
+            self._prepared.keep(head, len(raw) > 0, prepared)
+        with _naming(prepared.request_id):
+            self._core.check_not_draining()
+            return await self._compute(prepared, raw, received, in_stream)
+
+    def _prepare(self, lanes: Lanes, request: ModelInferRequest, has_raw: bool, caller: Caller) -> Prepared:
+        """Check everything but the raw contents."""
         lane = self.find(request.model_name, request.model_version)
         model = self._model(lane)
-        options = read_options(request.parameters)
         find_region = self._finder(caller)
-        wanted = read_outputs(model, request, find_region)
-        inputs, batch = read_inputs(model, request, raw, find_region)
-        if batch == 0:
-            return await _write(model, request, wanted, _nothing(model), in_stream)
-        statistics = self.statistics(lane)
+        return Prepared(
+            lanes=lanes,
+            lane=lane,
+            model=model,
+            request_id=request.id,
+            options=read_options(request.parameters),
+            wanted=read_outputs(model, request, find_region),
+            inputs=plan_inputs(model, request, has_raw, find_region),
+        )
+
+    async def _compute(self, prepared: Prepared, raw: Sequence[memoryview], received: int, in_stream: bool) -> bytes:
+        inputs = prepared.inputs.read(raw)
+        if prepared.inputs.batch == 0:
+            return await _write(prepared, _nothing(prepared.model), in_stream)
+        statistics = self.statistics(prepared.lane)
+        options = prepared.options
         try:
-            inferred = await lane.infer(inputs, timeout_ns=options.timeout_ns, priority=options.priority)
-            answer = await _write(model, request, wanted, inferred.outputs, in_stream)
+            inferred = await prepared.lane.infer(inputs, timeout_ns=options.timeout_ns, priority=options.priority)
+            answer = await _write(prepared, inferred.outputs, in_stream)
         except StreamEnded:
             statistics.fail.add(time.monotonic_ns() - received)
             raise
@@ -130,17 +144,22 @@ class Inference:
         return find
 
 
-async def _write(
-    model: Model,
-    request: ModelInferRequest,
-    wanted: Sequence[Wanted],
-    outputs: Mapping[str, npt.NDArray[Any]],
-    in_stream: bool,
-) -> bytes:
+async def _write(prepared: Prepared, outputs: Mapping[str, npt.NDArray[Any]], in_stream: bool) -> bytes:
     """Write the answer, on another thread where it would hold up everyone else."""
-    if cost_bytes(wanted, outputs) <= LOOP_BYTES:
-        return write_answer(model, request, wanted, outputs, in_stream=in_stream)
-    return await asyncio.to_thread(write_answer, model, request, wanted, outputs, in_stream=in_stream)
+    if cost_bytes(prepared.wanted, outputs) <= LOOP_BYTES:
+        return prepared.write(outputs, in_stream=in_stream)
+    return await asyncio.to_thread(prepared.write, outputs, in_stream=in_stream)
+
+
+@contextlib.contextmanager
+def _naming(request_id: str) -> Iterator[None]:
+    """Let errors begin with the request's id."""
+    try:
+        yield
+    except StreamEnded as error:
+        if not request_id:
+            raise
+        raise type(error)(f"[request id: {request_id[:80]}] {error.message}", remedy=error.remedy) from None
 
 
 def _nothing(model: Model) -> dict[str, npt.NDArray[Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,83 @@ Tensor = ModelInferRequest.InferInputTensor
 Inputs = dict[str, npt.NDArray[Any] | TensorSource]
 
 
-def read_inputs(
-    model: Model, request: ModelInferRequest, raw: Sequence[memoryview], find_region: FindRegion
-) -> tuple[Inputs, int]:
-    """Read a request's inputs.
+@dataclass(frozen=True)
+class RawInput:
+    """An input whose elements are in the raw contents.
+
+    Attributes:
+        name: Its name.
+        dtype: Its element type.
+        shape: Its sizes.
+        byte_size: Its bytes.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    byte_size: int
+
+    def read(self, content: memoryview) -> npt.NDArray[Any]:
+        """The input; not copied.
+
+        Raises:
+            RequestInvalid: Bytes are missing or too many.
+        """
+        _check_bytes(self.name, self.byte_size, len(content))
+        if not content:
+            return np.zeros(self.shape, self.dtype)
+        if self.dtype == bool:  # any other byte than 0 and 1 would be no truth value to the engine
+            return np.not_equal(np.frombuffer(content, np.uint8), 0).reshape(self.shape)
+        return np.frombuffer(content, self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """How a request's inputs are put together. It depends on the request's head alone.
+
+    Attributes:
+        raw: Inputs in raw contents, in their order.
+        others: Inputs that came another way.
+        batch: Entries of the batch: 1 for a model without one, and possibly 0 for one with it.
+    """
+
+    raw: tuple[RawInput, ...]
+    others: Inputs
+    batch: int
+
+    def read(self, contents: Sequence[memoryview]) -> Inputs:
+        """Every input by name.
+
+        Args:
+            contents: The request's raw contents.
+
+        Raises:
+            RequestInvalid: Some are missing, or too many, or of another size.
+        """
+        if len(contents) < len(self.raw):
+            raise RequestInvalid(
+                f"no raw_input_contents are left for input '{self.raw[len(contents)].name}'",
+                remedy="send one for each input that is not in shared memory, in the order of the inputs",
+            )
+        if len(contents) > len(self.raw):
+            raise RequestInvalid(
+                f"{len(contents)} raw_input_contents came, for {len(self.raw)} inputs that are not in shared memory",
+                remedy="send one for each of those, in the order of the inputs",
+            )
+        inputs = dict(self.others)
+        for one, content in zip(self.raw, contents, strict=True):
+            inputs[one.name] = one.read(content)
+        return inputs
+
+
+def plan_inputs(model: Model, request: ModelInferRequest, has_raw: bool, find_region: FindRegion) -> InputPlan:
+    """Check everything that a request says of its inputs.
 
     Args:
         model: What they are for.
         request: Without its raw contents.
-        raw: Its raw contents.
+        has_raw: Whether it has any.
         find_region: Looks up the caller's shared memory.
-
-    Returns:
-        Every input by name, and the entries of the batch: 1 for a model without one, and possibly 0 for one with it.
-        Raw contents are not copied.
 
     Raises:
         StreamEnded: Something is missing, too much or does not fit; the message says which.
@@ -46,17 +110,29 @@ def read_inputs(
     batch = _check_batch(model, tensors)
     for name, tensor in tensors.items():
         _check_tensor(model, model.inputs[name], tensor)
-    contents = iter(raw)
-    inputs = {
-        tensor.name: _read_one(model.inputs[tensor.name], tensor, contents, len(raw) > 0, find_region)
-        for tensor in request.inputs
-    }
-    if left := sum(1 for _ in contents):
-        raise RequestInvalid(
-            f"{len(raw)} raw_input_contents came, {left} more than inputs that are not in shared memory",
-            remedy="send one for each of those, in the order of the inputs",
-        )
-    return inputs, batch
+    raw: list[RawInput] = []
+    others: Inputs = {}
+    for name, tensor in tensors.items():
+        spec = model.inputs[name]
+        shape, dtype = tuple(tensor.shape), np.dtype(spec.dtype)
+        byte_size = math.prod(shape) * dtype.itemsize
+        placement = read_placement(name, tensor.parameters, find_region)
+        if placement is not None:
+            if tensor.HasField("contents"):
+                raise RequestInvalid(
+                    f"input '{name}' is in shared memory, and has contents", remedy="send one or the other"
+                )
+            _check_bytes(name, byte_size, placement.byte_size)
+            others[name] = SharedInput(placement.region, placement.offset, dtype, shape)
+        elif not has_raw:
+            others[name] = _typed(spec, tensor, shape, byte_size)
+        elif tensor.HasField("contents"):
+            raise RequestInvalid(
+                f"input '{name}' has contents beside raw_input_contents", remedy="send all inputs one way"
+            )
+        else:
+            raw.append(RawInput(name, dtype, shape, byte_size))
+    return InputPlan(tuple(raw), others, batch)
 
 
 def _by_name(model: Model, given: Sequence[Tensor]) -> Mapping[str, Tensor]:
@@ -124,46 +200,19 @@ def _check_tensor(model: Model, spec: TensorSpec, tensor: Tensor) -> None:
         )
 
 
-def _read_one(
-    spec: TensorSpec, tensor: Tensor, raw: Iterator[memoryview], has_raw: bool, find_region: FindRegion
-) -> npt.NDArray[Any] | TensorSource:
-    """One input, from whichever of the three places it is in."""
-    shape, dtype = tuple(tensor.shape), np.dtype(spec.dtype)
-    wanted = math.prod(shape) * dtype.itemsize
-    placement = read_placement(spec.name, tensor.parameters, find_region)
-    if placement is not None:
-        if tensor.HasField("contents"):
-            raise RequestInvalid(
-                f"input '{spec.name}' is in shared memory, and has contents", remedy="send one or the other"
-            )
-        _check_bytes(spec, wanted, placement.byte_size)
-        return SharedInput(placement.region, placement.offset, dtype, shape)
-    if not has_raw:
-        if wanted and not tensor.HasField("contents"):
-            raise RequestInvalid(f"input '{spec.name}' has no contents", remedy="send raw_input_contents or contents")
-        values = read_contents(spec, tensor.contents)
-        _check_bytes(spec, wanted, values.nbytes)
-        return values.reshape(shape)
-    if tensor.HasField("contents"):
-        raise RequestInvalid(
-            f"input '{spec.name}' has contents beside raw_input_contents", remedy="send all inputs one way"
-        )
-    content = next(raw, None)
-    if content is None:
-        raise RequestInvalid(
-            f"no raw_input_contents are left for input '{spec.name}'",
-            remedy="send one for each input that is not in shared memory, in the order of the inputs",
-        )
-    _check_bytes(spec, wanted, len(content))
-    if spec.dtype == "bool":  # any other byte than 0 and 1 would be no truth value to the engine
-        return np.not_equal(np.frombuffer(content, np.uint8), 0).reshape(shape)
-    return np.frombuffer(content, dtype).reshape(shape)
+def _typed(spec: TensorSpec, tensor: Tensor, shape: tuple[int, ...], byte_size: int) -> npt.NDArray[Any]:
+    """An input that was sent as a list of numbers."""
+    if byte_size and not tensor.HasField("contents"):
+        raise RequestInvalid(f"input '{spec.name}' has no contents", remedy="send raw_input_contents or contents")
+    values = read_contents(spec, tensor.contents)
+    _check_bytes(spec.name, byte_size, values.nbytes)
+    return values.reshape(shape)
 
 
-def _check_bytes(spec: TensorSpec, wanted: int, given: int) -> None:
+def _check_bytes(name: str, wanted: int, given: int) -> None:
     if given != wanted:
         raise RequestInvalid(
-            f"input '{spec.name}' has {given} bytes, its shape and type need {wanted}", remedy="send all of it"
+            f"input '{name}' has {given} bytes, its shape and type need {wanted}", remedy="send all of it"
         )
 
 

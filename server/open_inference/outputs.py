@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,42 +62,63 @@ def cost_bytes(wanted: Sequence[Wanted], outputs: Mapping[str, npt.NDArray[Any]]
     return sum(outputs[one.name].nbytes * (SORTING_COST if one.classes else 1) for one in wanted)
 
 
+def answer_head(
+    model: Model, request_id: str, tensors: Iterable[tuple[str, str, Sequence[int]]], *, in_stream: bool
+) -> bytes:
+    """An answer without its raw contents, on the wire.
+
+    Args:
+        model: What computed it.
+        request_id: The request's.
+        tensors: Name, element type and shape of each output.
+        in_stream: Whether it is one of a stream's, which says that it is the final one.
+    """
+    answer = ModelInferResponse(model_name=model.name, model_version=model.version, id=request_id)
+    if in_stream:
+        answer.parameters["triton_final_response"].bool_param = True
+    for name, datatype, shape in tensors:
+        answer.outputs.add(name=name, datatype=datatype, shape=shape)
+    return answer.SerializeToString()
+
+
+def raw_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """An output's elements; not copied. It is contiguous."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def write_answer(
     model: Model,
-    request: ModelInferRequest,
+    request_id: str,
     wanted: Sequence[Wanted],
     outputs: Mapping[str, npt.NDArray[Any]],
     *,
     in_stream: bool,
 ) -> bytes:
-    """An answer on the wire.
+    """An answer on the wire; outputs that go to shared memory are written there.
 
     Args:
         model: What computed it.
-        request: What asked for it.
+        request_id: The request's.
         wanted: What it asked for.
-        outputs: Every output by name; contiguous.
-        in_stream: Whether it is one of a stream's, which says that it is the final one.
+        outputs: Every output by name.
+        in_stream: See `answer_head`.
 
     Raises:
         RequestInvalid: Shared memory is too small for an output.
     """
-    answer = ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
-    if in_stream:
-        answer.parameters["triton_final_response"].bool_param = True
+    tensors: list[tuple[str, str, Sequence[int]]] = []
     raw: list[memoryview | bytes] = []
     for one in wanted:
         array = outputs[one.name]
         content: memoryview | bytes
         if one.classes:
-            datatype = "BYTES"
             shape, content = _classified(model, array, one.classes)
+            tensors.append((one.name, "BYTES", shape))
         else:
-            datatype, shape = DATATYPES[array.dtype.name], array.shape
-            content = array.reshape(-1).view(np.uint8).data
-        answer.outputs.add(name=one.name, datatype=datatype, shape=shape)
+            content = raw_bytes(array)
+            tensors.append((one.name, DATATYPES[array.dtype.name], array.shape))
         raw.append(content if one.placement is None else _place(one.name, one.placement, content))
-    return wire.join(answer, raw, in_stream=in_stream)
+    return wire.join(answer_head(model, request_id, tensors, in_stream=in_stream), raw, in_stream=in_stream)
 
 
 def _classified(model: Model, scores: npt.NDArray[Any], count: int) -> tuple[tuple[int, ...], bytes]:

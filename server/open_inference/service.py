@@ -128,8 +128,8 @@ class OpenInferenceService:
 
     async def _model_infer(self, message: bytes, context: Context) -> bytes:
         async def respond() -> bytes:
-            request, raw = wire.split(message)
-            return await self._inference.infer(request, raw, self._caller(context))
+            head, raw = wire.split(message)
+            return await self._inference.infer(head, raw, self._caller(context))
 
         self._calls += 1
         try:

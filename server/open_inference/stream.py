@@ -9,8 +9,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from protos.inference import wire
-from protos.inference.service_pb2 import ModelInferResponse, ModelStreamInferResponse
-from server.errors import StreamEnded, ending
+from protos.inference.service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from server.errors import ending
 from server.open_inference.caller import Caller
 from server.open_inference.inference import Inference
 
@@ -73,15 +73,16 @@ class RequestStream:
 
     async def _answer(self, message: bytes) -> bytes:
         """An answer, or what was wrong; either is an answer of the stream, which goes on."""
-        request_id = ""
+        head = b""
         try:
-            request, raw = wire.split(message)
-            request_id = request.id
-            return await self._inference.infer(request, raw, self._caller, in_stream=True)
-        except (StreamEnded, DecodeError) as error:
+            head, raw = wire.split(message)
+            return await self._inference.infer(head, raw, self._caller, in_stream=True)
+        except Exception as error:  # a bug of ours must cost this request and no more, too
             _, details = ending(error)
-        except Exception as error:  # a bug of ours must cost this request and no more
-            details = f"[request id: {request_id[:80]}] {ending(error)[1]}"
+        try:
+            request_id = ModelInferRequest.FromString(head).id
+        except DecodeError:
+            request_id = ""
         return ModelStreamInferResponse(
             error_message=details, infer_response=ModelInferResponse(id=request_id)
         ).SerializeToString()

@@ -41,7 +41,7 @@ def test_a_request_is_split_into_what_protobuf_reads(request: ModelInferRequest,
     whole.CopyFrom(request)
     whole.raw_input_contents.extend(raw)
     head, found = wire.split(whole.SerializeToString())
-    assert head == request
+    assert ModelInferRequest.FromString(head) == request
     assert [bytes(one) for one in found] == raw
 
 
@@ -58,7 +58,8 @@ def test_fields_may_come_in_any_order_and_in_pieces(
             second,
         )
     )
-    head, found = wire.split(message)
+    split, found = wire.split(message)
+    head = ModelInferRequest.FromString(split)
     assert [bytes(one) for one in found] == raw + more
     head.raw_input_contents.extend(raw + more)
     assert head == ModelInferRequest.FromString(message)
@@ -72,12 +73,12 @@ def test_raw_contents_are_views_of_the_message() -> None:
 
 def test_unknown_fields_of_any_kind_are_passed_over() -> None:
     unknown = b"\xa0\x06\x96\x01" + b"\xa1\x06" + bytes(8) + b"\xa5\x06" + bytes(4) + b"\xa2\x06\x02ab"
-    request, raw = wire.split(unknown + ModelInferRequest(id="a", raw_input_contents=[b"x"]).SerializeToString())
-    assert request.id == "a"
+    head, raw = wire.split(unknown + ModelInferRequest(id="a", raw_input_contents=[b"x"]).SerializeToString())
+    assert ModelInferRequest.FromString(head).id == "a"
     assert [bytes(one) for one in raw] == [b"x"]
 
 
-@pytest.mark.parametrize("message", [b"\x3a\x05ab", b"\xa1\x06abc", b"\xa3\x06", b"\x80" * 12, b"\x0a\x01\xff"])
+@pytest.mark.parametrize("message", [b"\x3a\x05ab", b"\xa1\x06abc", b"\xa3\x06", b"\x80" * 12])
 def test_what_is_no_request_is_refused(message: bytes) -> None:
     with pytest.raises(DecodeError):
         wire.split(message)
@@ -103,6 +104,6 @@ def test_an_answer_is_what_protobuf_writes(answer: ModelInferResponse, raw: list
     whole.CopyFrom(answer)
     whole.raw_output_contents.extend(raw)
     views: list[memoryview | bytes] = [memoryview(one) for one in raw]
-    assert ModelInferResponse.FromString(wire.join(answer, views)) == whole
-    streamed = ModelStreamInferResponse.FromString(wire.join(answer, views, in_stream=True))
+    assert ModelInferResponse.FromString(wire.join(answer.SerializeToString(), views)) == whole
+    streamed = ModelStreamInferResponse.FromString(wire.join(answer.SerializeToString(), views, in_stream=True))
     assert streamed == ModelStreamInferResponse(infer_response=whole)

@@ -83,12 +83,13 @@ def write_flat(folder: Path) -> Path:
     )
 
 
-def write_scores(folder: Path) -> Path:
+def write_scores(folder: Path, version: str = "1") -> Path:
     return write_bundle(
         folder / "scores",
         [helper.make_node("Identity", ["x"], ["probabilities"])],
         [spec("x", "float32", "batch", 5)],
         [spec("probabilities", "float32", "batch", 5)],
+        version=version,
         max_batch=4,
     )
 

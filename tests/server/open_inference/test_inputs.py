@@ -19,8 +19,9 @@ from protos.inference.service_pb2 import InferTensorContents, ModelInferRequest
 from server.errors import RequestInvalid, StreamEnded
 from server.open_inference.contents import FIELDS
 from server.open_inference.datatypes import DATATYPES
-from server.open_inference.inputs import read_inputs
+from server.open_inference.inputs import Inputs, plan_inputs
 from server.open_inference.models import Model
+from server.open_inference.placement import FindRegion
 from server.open_inference.regions import Region, Regions
 
 Tensor = ModelInferRequest.InferInputTensor
@@ -37,6 +38,13 @@ def model(*specs: TensorSpec, largest_batch: int = 4) -> Model:
 
 def no_region(name: str) -> Region:
     return Regions().find(0, name)
+
+
+def read_inputs(
+    one: Model, request: ModelInferRequest, raw: list[memoryview], find_region: FindRegion
+) -> tuple[Inputs, int]:
+    plan = plan_inputs(one, request, len(raw) > 0, find_region)
+    return plan.read(raw), plan.batch
 
 
 @st.composite
@@ -137,6 +145,7 @@ def test_a_damaged_message_is_refused_or_read(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(StreamEnded, DecodeError):
-        split, raw = wire.split(bytes(message))
+        head, raw = wire.split(bytes(message))
+        split = ModelInferRequest.FromString(head)
         inputs, batch = read_inputs(model(spec("x", "float32", "batch", 3)), split, raw, no_region)
         assert inputs["x"].shape == (batch, 3)

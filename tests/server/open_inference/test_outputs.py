@@ -71,7 +71,7 @@ def test_an_answer_is_a_message_as_protobuf_writes_it(batch: int, request_id: st
     outputs = {"scores": np.random.rand(batch, 3).astype(np.float32), "half": np.zeros(batch, np.float16)}
     request = ModelInferRequest(id=request_id)
     wanted = read_outputs(MODEL, request, no_region)
-    message = write_answer(MODEL, request, wanted, outputs, in_stream=in_stream)
+    message = write_answer(MODEL, request.id, wanted, outputs, in_stream=in_stream)
     answer = ModelInferResponse()
     if in_stream:
         streamed = ModelStreamInferResponse.FromString(message)

@@ -50,6 +50,7 @@ REWORDED = {
     "no inputs": "Triton spells the list in brackets",
     "typed values of another type": "Triton names the type that came, ours the list",
     "typed half precision": "as above",
+    "raw contents for an input in shared memory": "ours counts the contents before it looks at their sizes",
     "typed contents for an input in shared memory": "Triton writes 'content', the field is `contents`",
     "no classes": "Triton says at least 0, and means 1",
 }

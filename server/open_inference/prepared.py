@@ -1,0 +1,94 @@
+"""What a request's head asks for, checked. A client sends the same head again and again, so it is checked once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from protos.inference import wire
+from server.lane import EngineState, Lane
+from server.open_inference.datatypes import DATATYPES
+from server.open_inference.inputs import InputPlan
+from server.open_inference.models import Model
+from server.open_inference.options import Options
+from server.open_inference.outputs import Wanted, answer_head, raw_bytes, write_answer
+
+KEPT = 64
+"""Requests that are remembered."""
+LONGEST_HEAD_BYTES = 4096
+"""Of those."""
+
+Lanes = tuple[tuple[Lane, EngineState], ...]
+"""Every engine, and what may be asked of it. While this stays the same, a name and a version mean the same engine."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request but for its raw contents.
+
+    Attributes:
+        lanes: The engines when it was checked.
+        lane: The one that it asks.
+        model: What that served.
+        request_id: Its id.
+        options: How it is served.
+        wanted: What it asks for.
+        inputs: Where its inputs are.
+    """
+
+    lanes: Lanes
+    lane: Lane
+    model: Model
+    request_id: str
+    options: Options
+    wanted: Sequence[Wanted]
+    inputs: InputPlan
+    _heads: dict[bool, bytes] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says the same whoever sends it and whenever: no shared memory, no elements, no classes."""
+        return not self.inputs.others and not any(one.classes or one.placement for one in self.wanted)
+
+    def write(self, outputs: Mapping[str, npt.NDArray[Any]], *, in_stream: bool) -> bytes:
+        """The answer on the wire, see `write_answer`."""
+        if not self.is_plain:
+            return write_answer(self.model, self.request_id, self.wanted, outputs, in_stream=in_stream)
+        if in_stream not in self._heads:
+            specs = [self.model.outputs[one.name] for one in self.wanted]
+            tensors = [(spec.name, DATATYPES[spec.dtype], spec.concrete(self.inputs.batch)) for spec in specs]
+            self._heads[in_stream] = answer_head(self.model, self.request_id, tensors, in_stream=in_stream)
+        raw = (raw_bytes(outputs[one.name]) for one in self.wanted)
+        return wire.join(self._heads[in_stream], raw, in_stream=in_stream)
+
+
+class PreparedRequests:
+    """The requests that were seen last, by their heads."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[bytes, bool], Prepared] = OrderedDict()
+
+    def find(self, head: bytes, has_raw: bool, lanes: Lanes) -> Prepared | None:
+        """A request with this head, if it still means the same.
+
+        Args:
+            head: The head.
+            has_raw: Whether raw contents came with it.
+            lanes: The engines now.
+        """
+        found = self._kept.get((head, has_raw))
+        if found is None or found.lanes != lanes or found.model.digest != found.lane.served.bundle.digest:
+            return None
+        self._kept.move_to_end((head, has_raw))
+        return found
+
+    def keep(self, head: bytes, has_raw: bool, prepared: Prepared) -> None:
+        """Remember a request, where it can be told from its head alone."""
+        if prepared.is_plain and len(head) <= LONGEST_HEAD_BYTES:
+            self._kept[head, has_raw] = prepared
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)

@@ -5,7 +5,8 @@
     python -m benchmarks.soak --plot out/soak.png --json out/soak.json
 
 After each chunk of frames, with nothing in flight, all our processes are looked at: the server and this one, which is
-the client. PSS counts shared pages once over all processes, so their sum is what the machine has lost. Streams end in
+the client. PSS counts shared pages once over all processes, so their sum is what the machine has lost; growth is of
+what is not files, since a library's share changes with who else has it open. Streams end in
 three ways in turn: finished, closed with frames on their way, and left by their connection; large frames go as bytes
 and through shared memory in turn. The slope is the median of the slopes between all pairs of samples (Theil and Sen)
 after the first fifth, which one jump of the allocator does not move.
@@ -53,6 +54,8 @@ class Sample:
         frames: Frames answered in this phase so far.
         seconds: Since the start.
         pss_mb: Of each process.
+        own_mb: The part of it that is not files: anonymous and shared memory. What libraries take of PSS depends on
+            who else has them open at the moment.
         shared_mb: The part of it in shared memory.
         descriptors: Open files, sockets and regions of each process.
     """
@@ -61,21 +64,23 @@ class Sample:
     frames: int
     seconds: float
     pss_mb: dict[str, float]
+    own_mb: dict[str, float]
     shared_mb: dict[str, float]
     descriptors: dict[str, int]
 
 
 def look(processes: dict[str, int], phase: str, frames: int, started: float) -> Sample:
     """Sample the processes. proc(5): smaps_rollup, fd."""
-    pss, shared, descriptors = {}, {}, {}
+    pss, own, shared, descriptors = {}, {}, {}, {}
     for name, pid in processes.items():
         sizes = {}
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
             key, value, *_ = line.split()
             sizes[key.rstrip(":")] = int(value) / 1024
-        pss[name], shared[name] = sizes["Pss"], sizes.get("Pss_Shmem", 0.0)
+        pss[name], shared[name] = sizes["Pss"], sizes["Pss_Shmem"]
+        own[name] = sizes["Pss_Anon"] + sizes["Pss_Shmem"]
         descriptors[name] = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    return Sample(phase, frames, time.monotonic() - started, pss, shared, descriptors)
+    return Sample(phase, frames, time.monotonic() - started, pss, own, shared, descriptors)
 
 
 class Load:
@@ -170,7 +175,7 @@ def report(console: Console, samples: list[Sample]) -> dict[str, float]:
     """Print the table and the verdicts; returns growth per 100,000 frames by phase, MB."""
     table = Table(title=f"growth after warm-up, per 100,000 frames; {machine()}", title_justify="left")
     table.add_column("frames", no_wrap=True)
-    for name in ("process", "first MB", "last MB", "PSS MB", "shared MB", "files"):
+    for name in ("process", "first PSS MB", "last", "growth MB", "of it shared", "files"):
         table.add_column(name, justify="right", no_wrap=True)
     growth = {}
     for phase in dict.fromkeys(sample.phase for sample in samples):
@@ -182,12 +187,12 @@ def report(console: Console, samples: list[Sample]) -> dict[str, float]:
                 name,
                 f"{kept[0].pss_mb[name]:.1f}",
                 f"{kept[-1].pss_mb[name]:.1f}",
-                f"{1e5 * slope([(sample.frames, sample.pss_mb[name]) for sample in kept]):+.2f}",
+                f"{1e5 * slope([(sample.frames, sample.own_mb[name]) for sample in kept]):+.2f}",
                 f"{1e5 * slope([(sample.frames, sample.shared_mb[name]) for sample in kept]):+.2f}",
                 f"{1e5 * slope([(sample.frames, float(sample.descriptors[name])) for sample in kept]):+.1f} "
                 f"({min(counts)} … {max(counts)})",
             )
-        growth[phase] = 1e5 * slope([(sample.frames, sum(sample.pss_mb.values())) for sample in kept])
+        growth[phase] = 1e5 * slope([(sample.frames, sum(sample.own_mb.values())) for sample in kept])
     console.print(table)
     for phase, value in growth.items():
         console.print(verdict(f"{phase} frames: MB of all our processes per 100,000 frames", value, AIM_MB))
@@ -205,7 +210,7 @@ def plot(samples: list[Sample], path: Path) -> None:
     seconds = [sample.seconds for sample in samples]
     for name in samples[0].pss_mb:
         memory.plot(seconds, [sample.pss_mb[name] for sample in samples], ".-", label=f"{name}, PSS")
-        memory.plot(seconds, [sample.shared_mb[name] for sample in samples], ":", label=f"{name}, shared")
+        memory.plot(seconds, [sample.own_mb[name] for sample in samples], ":", label=f"{name}, without files")
         files.plot(seconds, [sample.descriptors[name] for sample in samples], ".-", label=name)
     memory.set(ylabel="MB", ylim=(0, None))
     files.set(ylabel="open descriptors", xlabel="seconds", ylim=(0, None))

@@ -5,6 +5,7 @@ The server checks the same and answers REFUSED; here the mistake is found where 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -51,7 +52,7 @@ def row_bytes(encoding: Encoding, width: int) -> int:
     """Bytes of one row without padding; 0 for compressed encodings."""
     if encoding in COMPRESSED_START:
         return 0
-    return int(np.prod(frame_shape(encoding, width, 2)[1:]))
+    return math.prod(frame_shape(encoding, width, 2)[1:])
 
 
 def frame_shape(encoding: Encoding, width: int, height: int) -> tuple[int, ...]:

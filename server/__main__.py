@@ -19,7 +19,7 @@ EXIT_CUT_SHORT = 1
 
 
 async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once."""
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once. SIGHUP swaps engines."""
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
@@ -32,6 +32,14 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     server = Server(settings)
     await server.start()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(server.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     await stop.wait()
     logging.getLogger("monocoque.server").info("draining, for at most %g s", settings.drain_seconds)
     await server.stop()

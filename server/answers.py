@@ -31,12 +31,14 @@ class EngineFacts:
         degraded: Why it is not the engine that was asked for; empty when it is.
         memory_bytes: Its memory by kind.
         labels: Labels of detections by index.
+        schema: Changes with its labels and outputs.
     """
 
     digest: str
     degraded: str = ""
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    schema: str = ""
 
 
 class AnswerWriter:
@@ -51,11 +53,15 @@ class AnswerWriter:
         self._engine = engine
         self._process = process
 
+    def serve(self, engine: EngineFacts) -> None:
+        """Say something else of the engine from now on: it was swapped."""
+        self._engine = engine
+
     def without_numbers(self, frame: Frame, status: str, reason: str) -> Answer:
         """The answer to a frame that was not computed."""
         result = self._result(frame, status)
         result.reason = reason
-        return Answer(frame, status, result.SerializeToString())
+        return Answer(frame, status, result.SerializeToString(), self._engine.schema)
 
     def computed(
         self,
@@ -83,7 +89,7 @@ class AnswerWriter:
         result.memory.process_resident_bytes = self._process.resident_bytes()
         for kind, size_bytes in self._engine.memory_bytes.items():
             result.memory.engine_bytes[kind] = size_bytes
-        return Answer(frame, "ok", result.SerializeToString(), detections)
+        return Answer(frame, "ok", result.SerializeToString(), self._engine.schema, detections)
 
     def _fill(self, result: pb.Result, found: Detections) -> None:
         distances = [None] * len(found.scores) if found.distances is None else found.distances.tolist()

@@ -19,16 +19,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from engine.bundle import Bundle
+from engine.errors import EngineError
 from engine.opening import open_runtime
 from engine.runtime import Runtime
 from engine.slots import RegionTable
+from server.admin import ADMIN_SERVICE, AdminService
 from server.allocator import keep_large_buffers
 from server.catalogue import EngineCatalogue
 from server.clock import HostClock
 from server.core import Core
 from server.engine_opening import OpenRuntime
 from server.engine_thread import Turn
-from server.errors import StartFailed
+from server.errors import ServerError, StartFailed
 from server.grpc_options import calls_at_once, server_options
 from server.lane import EngineHost, Lane
 from server.mailbox import Mailbox
@@ -148,7 +150,7 @@ class Server:
             await self.catalogue.open(self.settings.bundle)
             for lane in self.catalogue.lanes:
                 lane.served.count(self.metrics, server_version())
-            self.core = Core(self.catalogue, limits, self.metrics, self._host_clock, self._process)
+            self.core = Core(self.catalogue, limits, self.metrics, self._host_clock, self._process, server_version())
             addresses = await self._listen(limits)
         except BaseException:
             await self._stack.aclose()
@@ -183,6 +185,17 @@ class Server:
         self.core.audience.finish()
         await self._stack.aclose()
 
+    async def reload(self) -> None:
+        """Look at every bundle again, and swap the engines whose bundle is another one now; see `Core.swap`."""
+        for lane in self.catalogue.lanes:
+            await self._reload(lane)
+
+    async def _reload(self, lane: Lane) -> None:
+        try:
+            await self.core.swap(lane.name, lane.version, "")
+        except (EngineError, ServerError) as error:
+            log.warning("%s %s stays as it is: %s", lane.name, lane.version, error)
+
     @property
     def mailbox(self) -> Mailbox:
         """Where frames wait for the first engine."""
@@ -200,9 +213,10 @@ class Server:
             self.core.regions = RegionStore(handover)
         self.service = Service(self.core)
         self.open_inference = OpenInferenceService(self.core, server_version(), settings.instances)
-        server.add_generic_rpc_handlers((self.service.handler(), self.open_inference.handler()))
+        handlers = (self.service.handler(), self.open_inference.handler(), AdminService(self.core).handler())
+        server.add_generic_rpc_handlers(handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE, ADMIN_SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         scrape = ScrapeServer(self.metrics, self.core.refresh_gauges)
         with _listening("--port", settings.host, settings.port):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.bundle import MANIFEST, Bundle
 from engine.errors import EngineError
-from server.errors import EngineNotFound, ServerError, StartFailed
+from server.errors import EngineNotFound, ServerError, StartFailed, SwapRefused
 from server.lane import EngineHost, EngineState, Lane
+from server.served_engine import ServedEngine
 
 log = logging.getLogger("monocoque.engine")
 
@@ -49,6 +50,8 @@ class EngineCatalogue:
         self._paths: dict[tuple[str, str], Path] = {}
         """Where the bundles lie that were named on the command line or found in the repository."""
         self._busy = asyncio.Lock()
+        self.on_unload: Callable[[Lane], None] = lambda _: None
+        """Told of an engine that is about to be unloaded."""
 
     async def open(self, paths: Sequence[Path]) -> None:
         """Load the bundles that the server was started with: those named, then those of the repository.
@@ -125,6 +128,42 @@ class EngineCatalogue:
                     await self._unload(lane)
             return await self._open_lane(bundle)
 
+    async def swap(self, name: str, version: str, path: Path | None) -> tuple[Lane, ServedEngine]:
+        """Put another bundle in an engine's place while its streams go on; see `Lane.swap`.
+
+        A bundle that is served already is left as it is.
+
+        Args:
+            name: The engine's name; empty means the first that was loaded.
+            version: The engine's version; empty means the newest.
+            path: The new bundle; None means that it lies where the old one was.
+
+        Returns:
+            The engine's lane, and the engine that was there before.
+
+        Raises:
+            EngineNotFound: None has this name and version.
+            SwapRefused: It cannot take the engine's place.
+            EngineError: It cannot be loaded.
+            StartFailed: It does not compute what it did when it was built.
+        """
+        async with self._busy:
+            lane = self.find(name, version)
+            old = lane.served
+            bundle = await asyncio.to_thread(Bundle.open, path or old.bundle.path)
+            if bundle.digest == old.bundle.digest:
+                return lane, old
+            taken = [other for other in self._lanes if other is not lane and other.name == lane.name]
+            if any(other.version == bundle.manifest.version for other in taken):
+                raise SwapRefused(
+                    f"{lane.name} {bundle.manifest.version} is served already, beside {lane.name} {lane.version}",
+                    remedy="build the new bundle with another --version, or unload that one",
+                )
+            await lane.swap(bundle)
+            self._paths.pop((lane.name, old.bundle.manifest.version), None)
+            self._paths[lane.name, lane.version] = bundle.path
+            return lane, old
+
     async def unload(self, name: str, version: str = "") -> None:
         """Stop serving an engine: what waits for it is answered, its streams end.
 
@@ -148,6 +187,7 @@ class EngineCatalogue:
 
     async def _unload(self, lane: Lane) -> None:
         self._lanes.remove(lane)
+        self.on_unload(lane)
         await lane.close()
 
     async def _open_lane(self, bundle: Bundle) -> Lane:

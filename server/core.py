@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
+from pathlib import Path
 
+from protos.monocoque.v1 import admin_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.catalogue import EngineCatalogue
 from server.clock import HostClock
 from server.engine_thread import Turn
-from server.errors import Draining, LimitReached
+from server.errors import Draining, LimitReached, SwapRefused
 from server.frames import CameraKey
-from server.lane import Lane
+from server.lane import UNLOADED, Lane
 from server.metrics import Metrics
 from server.opening import Limits, check_open, reserved_bytes, slots_of
 from server.process_memory import ProcessMemory
@@ -18,6 +21,8 @@ from server.served_engine import ServedEngine, count_memory
 from server.session import Session
 from server.shared_memory.store import RegionStore
 from server.watch import Audience
+
+log = logging.getLogger("monocoque.server")
 
 
 class Core:
@@ -29,6 +34,7 @@ class Core:
         metrics: Where everything is counted.
         host: Our clocks.
         process: Our own memory.
+        version: Of the server.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Core:
         metrics: Metrics,
         host: HostClock,
         process: ProcessMemory,
+        version: str,
     ) -> None:
         self.catalogue = catalogue
         self.limits = limits
@@ -50,6 +57,8 @@ class Core:
         self.metrics = metrics
         self._host = host
         self._process = process
+        self._version = version
+        catalogue.on_unload = self._refuse_streams
 
     @property
     def engine(self) -> ServedEngine:
@@ -68,7 +77,7 @@ class Core:
             StreamEnded: It is not accepted; the message says why.
         """
         self.check_not_draining()
-        lane = self.catalogue.find()
+        lane = self.catalogue.find(request.engine, request.engine_version)
         check_open(request, lane.served.bundle.manifest, self.limits)
         names = {camera.id for camera in request.cameras}
         outdated = [old for old in self.sessions if old.mailbox is lane.mailbox and not names.isdisjoint(old.cameras)]
@@ -82,7 +91,9 @@ class Core:
             self.audience,
             self.metrics,
             lane.served.labels,
+            lane.served.schema,
         )
+        session.pins_version = bool(request.engine_version)
         for old in outdated:
             both = ", ".join(sorted(names & old.cameras.keys()))
             self.close(old)
@@ -90,6 +101,52 @@ class Core:
         self.sessions[session] = reserved
         self._count_streams()
         return session
+
+    async def swap(self, name: str, version: str, path: str) -> admin_pb2.SwapEngineResponse:
+        """Put another bundle in an engine's place while its streams go on.
+
+        Args:
+            name: The engine's name; empty means the first that was loaded.
+            version: The engine's version; empty means the newest.
+            path: The new bundle; empty means that it lies where the old one was.
+
+        Raises:
+            EngineError: It cannot be loaded.
+            ServerError: It is refused. Nothing has changed, as above.
+        """
+        lane = self.catalogue.find(name, version)
+        pinned = [session.id for session in self.sessions if session.mailbox is lane.mailbox and session.pins_version]
+        if pinned:
+            raise SwapRefused(
+                f"{', '.join(pinned)} asked for version {lane.version} of {lane.name} by name",
+                remedy="end these streams, or open them without engine_version",
+            )
+        lane, old = await self.catalogue.swap(name, version, Path(path) if path else None)
+        new = lane.served
+        if new is not old:
+            old.forget(self.metrics, self._version)
+            new.count(self.metrics, self._version)
+            log.info(
+                "%s: version %s (%.12s) took the place of %s (%.12s)%s",
+                lane.name,
+                lane.version,
+                new.bundle.digest,
+                old.bundle.manifest.version,
+                old.bundle.digest,
+                "; its labels or outputs are others" if new.schema != old.schema else "",
+            )
+        return admin_pb2.SwapEngineResponse(
+            version=lane.version,
+            digest=new.bundle.digest,
+            replaced_digest=old.bundle.digest,
+            schema_changed=new.schema != old.schema,
+        )
+
+    def _refuse_streams(self, lane: Lane) -> None:
+        """An engine is about to be unloaded: its streams get no more answers."""
+        for session in self.sessions:
+            if session.mailbox is lane.mailbox:
+                session.refuse_waiting(UNLOADED)
 
     async def share_memory(self, session: Session, request: pb.Open) -> None:
         """Make the memory that a stream asked for, if it did.
@@ -117,8 +174,9 @@ class Core:
         self.sessions.pop(session, None)
         self._count_streams()
 
-    def opened(self, session: Session) -> pb.Opened:
+    def opened(self, session: Session, request: pb.Open) -> pb.Opened:
         """The answer to `Open`."""
+        served = self.catalogue.find(request.engine, request.engine_version).served
         region = session.region
         return pb.Opened(
             shared_memory=None if region is None else region.describe(self.regions.socket),
@@ -127,9 +185,9 @@ class Core:
             max_frame_bytes=self.limits.max_frame_bytes,
             max_width=self.limits.max_width,
             max_height=self.limits.max_height,
-            engine_digest=self.engine.bundle.digest,
+            engine_digest=served.bundle.digest,
             clock_kind=session.clock.kind,
-            labels=self.engine.labels,
+            labels=served.labels,
         )
 
     def on_turn(self, lane: Lane, turn: Turn) -> None:

@@ -17,7 +17,7 @@ from server.batching import LatencyCurve, measure
 from server.errors import StartFailed
 from server.pipeline import Pipeline
 from server.process_memory import ProcessMemory
-from server.served_engine import ServedEngine
+from server.served_engine import ServedEngine, takes_frames
 from server.tensor_pipeline import TensorPipeline
 from server.tensor_request import TensorRequest
 
@@ -104,7 +104,7 @@ def open_engine(
             )
     infer = TensorPipeline(runtime, regions, bundle.digest, clock).run
     preprocessing = bundle.manifest.preprocessing
-    if preprocessing is None or len(bundle.manifest.inputs) != 1:
+    if preprocessing is None or not takes_frames(bundle.manifest):
         log.info("%s takes tensors, not camera frames: requests are served, streams are refused", bundle.manifest.name)
         served = ServedEngine(bundle, description, runtime.memory())
         writer = AnswerWriter(served.facts(), process)

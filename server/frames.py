@@ -140,10 +140,12 @@ class Answer:
         frame: The frame.
         status: The name of its `Status`, lower case: a value of `metrics.STATUSES`.
         body: Its `Result` on the wire, but for the time it took.
+        schema: Of the engine, see `EngineFacts`.
         found: Its detections, for an engine that has them.
     """
 
     frame: Frame
     status: str
     body: bytes
+    schema: str = ""
     found: Detections | None = None

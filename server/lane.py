@@ -12,18 +12,20 @@ from dataclasses import dataclass
 
 from engine.bundle import Bundle
 from engine.errors import EngineError
-from server.answers import AnswerWriter
+from server.answers import AnswerWriter, EngineFacts
 from server.engine_opening import OpenEngine, OpenRuntime, open_engine
 from server.engine_thread import EngineThread, Turn
-from server.errors import EngineNotReady, LimitReached, ServerError, StreamEnded
+from server.errors import EngineNotReady, LimitReached, ServerError, StreamEnded, SwapRefused
 from server.frames import Frame
 from server.mailbox import QUEUED_REQUESTS, Mailbox
+from server.memory_fit import check_fit
 from server.process_memory import ProcessMemory
 from server.scheduler import Scheduler
-from server.served_engine import ServedEngine
+from server.served_engine import ServedEngine, takes_frames
 from server.tensor_request import Arrays, Inferred, TensorRequest, check_inputs
 
 log = logging.getLogger("monocoque.engine")
+UNLOADED = "the engine was unloaded"
 _numbers = itertools.count(1)
 
 
@@ -80,6 +82,8 @@ class Lane:
         self._host = host
         self._threads: list[EngineThread] = []
         self._engine: OpenEngine | None = None
+        self.writer = AnswerWriter(EngineFacts(""), host.process)
+        """Writes the answers to frames that are not computed."""
 
     async def open(self, bundle: Bundle) -> None:
         """Load the engine and begin to serve it.
@@ -94,6 +98,7 @@ class Lane:
             self.state, self.reason = EngineState.UNAVAILABLE, error.message
             raise
         self.mailbox.frame_ns = self._engine.frame_ns
+        self.writer.serve(self._engine.served.facts())
         for thread in self._threads:
             thread.serve()
         self.state, self.reason = EngineState.READY, ""
@@ -121,14 +126,37 @@ class Lane:
         """
         return self.engine.served
 
-    @property
-    def writer(self) -> AnswerWriter:
-        """Writes the answers to frames that are not computed.
+    async def swap(self, bundle: Bundle) -> None:
+        """Put another bundle in the engine's place, between two batches.
+
+        It is opened, checked and warmed beside the old one, which serves on; whatever fails, nothing has changed.
 
         Raises:
-            EngineNotReady: There is no engine.
+            SwapRefused: It is another engine's bundle, takes no frames, or does not fit into memory.
+            EngineError: It cannot be loaded.
+            StartFailed: It does not compute what it did when the bundle was built.
         """
-        return self.engine.writer
+        old, manifest = self.served, bundle.manifest
+        if manifest.name != self.name:
+            raise SwapRefused(
+                f"{bundle.path} is {manifest.name}, the engine is {self.name}",
+                remedy=f"build it with --name {self.name}, or serve it beside with --repository",
+            )
+        if old.takes_frames and not takes_frames(manifest):
+            raise SwapRefused(
+                f"{bundle.path} takes tensors, {self.name} {self.version} takes camera frames",
+                remedy="build it with --mean, --std and --color",
+            )
+        check_fit(old, bundle, self._host.instances)
+        threads, engine = await self._open_threads(bundle)
+        retired, self._threads, self._engine, self.version = self._threads, threads, engine, manifest.version
+        self.mailbox.frame_ns = engine.frame_ns
+        self.writer.serve(engine.served.facts())
+        for thread in retired:  # it computes what it has; the scheduler keeps each camera in order meanwhile
+            thread.stop()
+        for thread in threads:
+            thread.serve()
+        await self._end(retired)
 
     async def infer(self, inputs: Arrays, *, timeout_ns: int | None = None, priority: int = 0) -> Inferred:
         """Compute one request of tensors, in a turn of its own among the cameras' frames.
@@ -183,9 +211,7 @@ class Lane:
         self._threads = []
         for item in self.mailbox.drain():
             if isinstance(item, Frame):
-                assert self._engine is not None  # noqa: S101 - frames wait only where there was an engine
-                answer = self._engine.writer.without_numbers(item, "failed", "the engine was unloaded")
-                item.camera.owner.deliver(answer)
+                item.camera.owner.deliver(self.writer.without_numbers(item, "failed", UNLOADED))
             else:
                 item.answer(EngineNotReady(f"{self.name} {self.version} was unloaded", remedy="load it again"))
         self._engine = None

@@ -205,6 +205,9 @@ class Pipeline:
                 invalid = invalid or "a score, box or distance is not a finite number"
         else:
             wanted = tuple(outputs)
+        if gone := [name for name in wanted if name not in outputs]:
+            invalid = invalid or f"the engine was swapped for one without {', '.join(gone)}"
+            wanted = [name for name in wanted if name in outputs]
         tensors = [_tensor(name, outputs[name][position]) for name in wanted]
         for name in wanted:
             if not _finite(outputs[name][position]):

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.bundle import Bundle
+from engine.manifest import Manifest
 from engine.runtime import MemoryReport, RuntimeDescription
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.answers import EngineFacts
 from server.metrics import Metrics
+
+
+def takes_frames(manifest: Manifest) -> bool:
+    """Whether camera frames are all that an engine needs."""
+    return manifest.preprocessing is not None and len(manifest.inputs) == 1
 
 
 def own_memory(memory: MemoryReport) -> dict[str, int]:
@@ -46,6 +52,16 @@ class ServedEngine:
         return tuple(getattr(self.bundle.manifest.postprocessing, "labels", ()))
 
     @property
+    def takes_frames(self) -> bool:
+        """Whether camera frames are all that it needs."""
+        return takes_frames(self.bundle.manifest)
+
+    @property
+    def schema(self) -> str:
+        """What a client knows the answers by: labels and outputs."""
+        return repr((self.labels, [(spec.name, spec.dtype, spec.shape) for spec in self.description.outputs]))
+
+    @property
     def degraded(self) -> str:
         """Why it is not the engine that was asked for; empty when it is."""
         return self.description.degraded or ""
@@ -57,6 +73,7 @@ class ServedEngine:
             degraded=self.degraded,
             memory_bytes=own_memory(self.memory),
             labels=self.labels,
+            schema=self.schema,
         )
 
     def response(self) -> pb.GetEngineResponse:
@@ -92,7 +109,14 @@ class ServedEngine:
         """
         count_memory(self.memory, metrics)
         metrics.degraded().set(bool(self.degraded))
-        metrics.build_info(
+        metrics.build_info(*self._facts(version)).set(1)
+
+    def forget(self, metrics: Metrics, version: str) -> None:
+        """Tell Prometheus that it is not served any more."""
+        metrics.build_info.remove(*self._facts(version))
+
+    def _facts(self, version: str) -> tuple[str, ...]:
+        return (
             version,
             self.bundle.manifest.name,
             self.bundle.manifest.version,
@@ -101,4 +125,4 @@ class ServedEngine:
             self.description.backend,
             self.description.backend_version,
             self.description.precision,
-        ).set(1)
+        )

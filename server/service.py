@@ -54,8 +54,14 @@ class Service:
         self._core.draining = True
         self._drained.set()
 
-    async def _get_engine(self, _: bytes, __: Context) -> bytes:
-        return self._core.engine.response().SerializeToString()
+    async def _get_engine(self, request: bytes, context: Context) -> bytes:
+        try:
+            asked = pb.GetEngineRequest.FromString(request)
+            return self._core.catalogue.find(asked.name, asked.version).served.response().SerializeToString()
+        except Exception as error:
+            refused = ending(error)
+        await context.abort(*refused)
+        raise AssertionError("abort raises")
 
     async def _watch_results(self, request: bytes, context: Context) -> None:
         ending = await _ending_of(self._serve_watcher(request, context))
@@ -107,7 +113,9 @@ class Service:
         try:
             await self._core.share_memory(session, request.open)
             # Awaited here: gRPC cannot abort a call whose first message is on its way.
-            await context.write(pb.StreamFramesResponse(opened=self._core.opened(session)).SerializeToString())
+            await context.write(
+                pb.StreamFramesResponse(opened=self._core.opened(session, request.open)).SerializeToString()
+            )
             await self._exchange(context, session)
         finally:
             self._core.close(session)

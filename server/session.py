@@ -41,6 +41,7 @@ class Session:
         audience: Who else is told.
         metrics: Where everything is counted.
         labels: Labels of detections by index.
+        schema: Of the engine that the stream was opened with.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Session:
         audience: Audience,
         metrics: Metrics,
         labels: Sequence[str] = (),
+        schema: str = "",
     ) -> None:
         self.id = f"stream-{next(_numbers)}"
         self.outbox = Outbox(joins=request.credits_with_results)
@@ -65,6 +67,8 @@ class Session:
         """Where its frames lie; set before the first, for a client that asked for shared memory."""
         self.superseded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done where another stream has taken one of its cameras over: says which."""
+        self.pins_version = False
+        """Whether it asked for this version of its engine, so that no other may take its place."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._room = asyncio.Event()
@@ -73,6 +77,7 @@ class Session:
         self._host = host
         self.mailbox = mailbox
         self._writer = writer
+        self._schema = schema
         self._audience = audience
         self._metrics = metrics
         self._closed = False
@@ -280,7 +285,7 @@ class Session:
             self._idle.set()
         status = "undelivered" if self._closed else answer.status
         frame.camera.metrics.frames[status].inc()
-        result, stages, age_ns = finish(answer, self._host.monotonic_ns(), set_number)
+        result, stages, age_ns = finish(answer, self._host.monotonic_ns(), set_number, answer.schema != self._schema)
         if not self._closed:
             self.outbox.put(as_response(result))
         if status == "ok":

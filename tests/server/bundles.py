@@ -82,6 +82,7 @@ def write_bundle(
     reference: ReferenceCase | None = None,
     name: str = "quarters",
     version: str = "1.0",
+    labels: tuple[str, ...] = LABELS,
 ) -> Path:
     """Write a bundle around the detector.
 
@@ -94,6 +95,7 @@ def write_bundle(
         reference: Input and output that the engine is compared with.
         name: The bundle's name.
         version: The bundle's version.
+        labels: Of its detections.
     """
     graph = detector_onnx()
     writer = BundleWriter()
@@ -101,7 +103,7 @@ def write_bundle(
     if reference is not None:
         writer.add(reference.name, pack_reference(reference))
     detections = DetectionPostprocessing(
-        labels=LABELS,
+        labels=labels,
         scores="scores",
         classes="classes",
         boxes="boxes",

@@ -19,9 +19,8 @@ import grpc.aio
 
 from benchmarks.messages import HEIGHT, STREAMS, WIDTH
 from engine.bundle import Bundle, BundleWriter
-from engine.fake import FakeRuntime
 from engine.manifest import GraphEntry, Manifest, Preprocessing, Provenance, TensorPostprocessing
-from engine.runtime import Runtime, RuntimeDescription
+from engine.runtime import Batch, MemoryReport, RunReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
 from engine.tensors import TensorSpec
 from server.allocator import keep_large_buffers
@@ -69,12 +68,32 @@ async def ours() -> None:
         await asyncio.Event().wait()
 
 
-def _nothing(bundle: Bundle, regions: RegionTable) -> Runtime:
-    manifest = bundle.manifest
-    description = RuntimeDescription(
-        "fake", "1", "cpu", "float", "fp32", manifest.inputs, manifest.outputs, manifest.max_batch, "none"
-    )
-    return FakeRuntime(description, regions, lambda inputs, outputs: None)
+class Nothing:
+    """A runtime that takes no time."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._description = RuntimeDescription(
+            "fake", "1", "cpu", "float", "fp32", manifest.inputs, manifest.outputs, manifest.max_batch, "none"
+        )
+
+    def describe(self) -> RuntimeDescription:
+        """What it claims to be."""
+        return self._description
+
+    def run(self, batch: Batch) -> RunReport:
+        """Compute nothing."""
+        return RunReport(inference_ns=0)
+
+    def memory(self) -> MemoryReport:
+        """None."""
+        return MemoryReport({})
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def _nothing(bundle: Bundle, _: RegionTable) -> Runtime:
+    return Nothing(bundle.manifest)
 
 
 def _bundle(path: Path) -> Path:

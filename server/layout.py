@@ -26,6 +26,8 @@ BITS_PER_PIXEL: dict[int, int] = {
 RAW_ENCODINGS = frozenset(BITS_PER_PIXEL)
 ENCODINGS = FILE_ENCODINGS | VIDEO_ENCODINGS | RAW_ENCODINGS
 _NAMES: dict[int, str] = {number: name.removeprefix("ENCODING_") for name, number in pb.Encoding.items()}
+_COLOR_MATRICES = frozenset(pb.ColorMatrix.values())
+_COLOR_RANGES = frozenset(pb.ColorRange.values())
 _BAYER = frozenset(
     {pb.ENCODING_BAYER_RGGB8, pb.ENCODING_BAYER_RGGB12, pb.ENCODING_BAYER_RGGB12P, pb.ENCODING_BAYER_RGGB16}
 )
@@ -93,7 +95,7 @@ def check_frame(header: pb.FrameHeader, pixel_bytes: memoryview, camera: pb.Came
             f"camera {camera.id} was opened with {camera.width}x{camera.height}, "
             f"this frame is {header.width}x{header.height}"
         )
-    if header.color_matrix not in pb.ColorMatrix.values() or header.color_range not in pb.ColorRange.values():
+    if header.color_matrix not in _COLOR_MATRICES or header.color_range not in _COLOR_RANGES:
         return f"color_matrix {header.color_matrix} or color_range {header.color_range} is not known"
     if len(pixel_bytes) > max_bytes:
         return (

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.manifest import Preprocessing
-from engine.preprocess import Placement
+from engine.preprocess import Placement, write
 from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode.buffers import scratch
 from server.decode.color import matrix_of
@@ -48,15 +48,20 @@ class Yuyv:
 
     def write(self, placement: Placement, spec: Preprocessing, window: Array) -> None:
         """Take luma and chroma apart, then on as any YUV."""
-        height, half_width = self.pairs.shape[:2]
-        luma = scratch("luma_of_pairs", height, half_width, 2)
-        cv2.mixChannels([self.pairs], [luma], [0, 0, 2, 1])
+        pairs = self.pairs
+        if spec.kernel == "area" and placement.part(pairs).shape[0] >= 2 * window.shape[0] and len(pairs) % 2 == 0:
+            # Rows are halved before anything is taken apart, which is half the work.
+            halved = scratch("halved_pairs", len(pairs) // 2, *pairs.shape[1:])
+            write(halved, cv2.addWeighted(pairs[::2], 0.5, pairs[1::2], 0.5, 0, dst=halved))
+            pairs = halved
+        height, half_width = pairs.shape[:2]
+        luma = scratch("luma_of_pairs", height, half_width * 2)
+        cv2.extractChannel(pairs.reshape(height, half_width * 2, 2), 0, luma)
         chroma: tuple[Array, ...] = ()
         if spec.color != "gray":
             chroma = (scratch("chroma_of_pairs", height, half_width, 2),)
-            cv2.mixChannels([self.pairs], [chroma[0]], [1, 0, 3, 1])
-        whole = luma.reshape(height, half_width * 2)
-        Yuv(whole, chroma, self.matrix, self.limited).write(placement, spec, window)
+            cv2.mixChannels([pairs], [chroma[0]], [1, 0, 3, 1])
+        Yuv(luma, chroma, self.matrix, self.limited).write(placement, spec, window)
 
 
 def decode_yuyv(header: pb.FrameHeader, pixels: memoryview) -> Yuyv:

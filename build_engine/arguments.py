@@ -136,7 +136,7 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     camera.add_argument("--color", choices=get_args(Color), help="channel order the network was trained on")
     camera.add_argument(
         "--resize",
-        choices=("letterbox", "stretch"),
+        choices=("letterbox", "stretch", "crop"),
         default=_DEFAULTS["resize"],
         help="how a frame of another size is fitted",
     )

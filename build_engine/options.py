@@ -68,7 +68,7 @@ class BuildOptions:
     search_cache: Path | None = None
     targets: tuple[Target, ...] = ("cpu",)
     camera: CameraInput | None = None
-    resize: Literal["letterbox", "stretch"] = "letterbox"
+    resize: Literal["letterbox", "stretch", "crop"] = "letterbox"
     postprocess: Path | None = None
     remove_residuals: RemoveResiduals = "off"
     name: str | None = None

@@ -185,9 +185,9 @@ def resize(image: Array, out: Array, kernel: str) -> None:
     Args:
         image: `(H, W, C)` or `(H, W)`.
         out: The same with other sides, written.
-        kernel: Of `Preprocessing`. `area` shrinks by means of two pixels, per axis, while a side is at least halved, then
-            by the bilinear kernel, whose pixels span what is left. Against the exact mean over the covered area
-            that is 2 to 8 times as fast, and 0.6 of 255 away in the mean (`benchmarks/decode.py`).
+        kernel: Of `Preprocessing`. `area` shrinks by means of two pixels, per axis, while a side is at least halved,
+            then by the bilinear kernel, whose pixels span what is left. Against the exact mean over the covered area
+            that takes a sixth to a half of the time, and is 0.6 of 255 away in the mean (`benchmarks/decode.py`).
     """
     rows, columns = out.shape[:2]
     code = _CODES[kernel]

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.manifest import Preprocessing
-from engine.preprocess import place, resize_into
+from engine.preprocess import CROP_UNIT, SMALL_CROP_UNIT, SMALL_SIDE, Crop, place, resize_into
 
 SIDES = st.integers(1, 4000)
+RESIZES = st.sampled_from(["letterbox", "stretch", "crop"])
 
 
 def spec(width: int = 64, height: int = 48, **changes: Any) -> Preprocessing:
@@ -31,16 +32,99 @@ def test_a_frame_lies_inside_the_network_input(
 @given(
     SIDES,
     SIDES,
+    st.integers(1, 1500),
+    st.integers(1, 1500),
     st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=5),
-    st.sampled_from(["letterbox", "stretch"]),
+    RESIZES,
 )
-def test_boxes_come_back_to_where_they_were(frame_width: int, frame_height: int, corners: Any, resize: str) -> None:
-    placement = place(frame_width, frame_height, spec(640, 384, resize=resize))
+def test_boxes_come_back_to_where_they_were(
+    frame_width: int, frame_height: int, width: int, height: int, corners: Any, resize: str
+) -> None:
+    placement = place(frame_width, frame_height, spec(width, height, resize=resize))
     boxes = np.array(corners) * np.array([frame_width, frame_height] * 2)
     scale = np.array([placement.scale_x, placement.scale_y] * 2)
     offset = np.array([placement.offset_x, placement.offset_y] * 2)
     back = placement.to_frame((boxes * scale + offset).astype(np.float32))
     np.testing.assert_allclose(back, boxes, atol=1e-3 * max(frame_width, frame_height), rtol=1e-4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(40, 700),
+    st.integers(40, 700),
+    st.integers(40, 400),
+    st.integers(40, 400),
+    RESIZES,
+    st.tuples(st.floats(0.3, 0.45), st.floats(0.3, 0.45), st.floats(0.55, 0.7), st.floats(0.55, 0.7)),
+)
+def test_a_box_that_is_seen_is_where_it_was_drawn(
+    frame_width: int, frame_height: int, width: int, height: int, resize: str, corners: Any
+) -> None:
+    """Drawn into the frame, found again in the network input, and mapped back."""
+    network = spec(width, height, resize=resize, color="gray", pad_value=0)
+    placement = place(frame_width, frame_height, network)
+    used = placement.crop or Crop(0, 0, frame_width, frame_height, frame_width, frame_height)
+    x_min, x_max = (round(used.x + used.width * at) for at in corners[::2])
+    y_min, y_max = (round(used.y + used.height * at) for at in corners[1::2])
+    frame = np.zeros((frame_height, frame_width), np.uint8)
+    frame[y_min:y_max, x_min:x_max] = 255
+    out = np.zeros((height, width, 1), np.uint8)
+    assert resize_into(frame, network, out) == placement
+    seen = out[..., 0] / 255
+    columns, rows = seen.max(axis=0), seen.max(axis=1)
+    if columns.max() < 0.9 or rows.max() < 0.9:
+        return  # too thin to survive the resize
+
+    def edges(profile: Any) -> tuple[float, float]:
+        """Where it rises and falls, to a fraction of a pixel: bright cells hold the part of them that is covered."""
+        middle = int(np.argmax(profile))
+        return middle - float(profile[:middle].sum()), middle + float(profile[middle:].sum())
+
+    (left, right), (top, bottom) = edges(columns), edges(rows)
+    (found,) = placement.to_frame(np.array([[left, top, right, bottom]], np.float32))
+    pixel = np.array([1 / placement.scale_x, 1 / placement.scale_y] * 2)
+    assert (np.abs(found - [x_min, y_min, x_max, y_max]) <= 0.75 * np.maximum(pixel, 1) + 0.75).all()
+
+
+@given(SIDES, SIDES, st.integers(1, 1500), st.integers(1, 1500))
+def test_a_crop_is_the_largest_middle_part_of_the_aspect_ratio(
+    frame_width: int, frame_height: int, width: int, height: int
+) -> None:
+    placement = place(frame_width, frame_height, spec(width, height, resize="crop"))
+    assert (placement.width, placement.height) == (width, height)
+    crop = placement.crop
+    assert crop is not None
+    assert crop.width == frame_width or crop.height == frame_height
+    for begin, used, side in ((crop.x, crop.width, frame_width), (crop.y, crop.height, frame_height)):
+        unit = CROP_UNIT if side >= SMALL_SIDE else SMALL_CROP_UNIT
+        assert begin % unit == 0
+        assert used >= 1
+        assert 0 <= begin <= side - used
+        assert abs(begin + used / 2 - side / 2) <= unit
+    exact = min(frame_width, frame_height * width / height), min(frame_height, frame_width * height / width)
+    assert abs(crop.width - exact[0]) <= CROP_UNIT
+    assert abs(crop.height - exact[1]) <= CROP_UNIT
+
+
+def test_a_crop_of_a_subsampled_plane_is_the_same_crop() -> None:
+    crop = place(1920, 1080, spec(640, 640, resize="crop")).crop
+    assert crop == Crop(416, 0, 1080, 1080, 1920, 1080)
+    full = np.arange(1920, dtype=np.int64)[None].repeat(1080, axis=0)
+    for divisor in (2, 4, 8):
+        plane = full[::divisor, ::divisor]
+        np.testing.assert_array_equal(crop.of(plane)[0] // divisor, np.arange(416, 1496, divisor) // divisor)
+
+
+@pytest.mark.parametrize("size", [(960, 540), (640, 360), (640, 384), (320, 180), (321, 97), (640, 90), (100, 540)])
+def test_area_is_close_to_the_exact_mean(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (18, 32, 3)).astype(np.float32)
+    smooth = cv2.resize(coarse, (1920, 1080), interpolation=cv2.INTER_CUBIC) + random.normal(0, 3, (1080, 1920, 3))
+    frame = np.clip(smooth, 0, 255).astype(np.uint8)
+    out = np.zeros((size[1], size[0], 3), np.uint8)
+    resize_into(frame, spec(*size, resize="stretch"), out)
+    exact = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    assert np.abs(out.astype(int) - exact).mean() < 1.5
 
 
 def test_letterbox_keeps_the_aspect_ratio_and_fills_the_rest() -> None:
@@ -64,7 +148,7 @@ def test_stretch_covers_everything() -> None:
 @given(
     st.integers(1, 90),
     st.integers(1, 90),
-    st.sampled_from(["letterbox", "stretch"]),
+    RESIZES,
     st.sampled_from(["area", "bilinear", "nearest", "bicubic"]),
     st.sampled_from(["rgb", "gray"]),
 )

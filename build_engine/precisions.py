@@ -138,6 +138,9 @@ class Lowering:
         kept = dict.fromkeys(core.last, f"a last layer, {rest}: its output is read by the decoding")
         if recipe.first_in_float:
             kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
+        for node in self.model.graph.node:
+            if node.name in core.weighted and node.op_type in recipe.no_kernel:
+                kept[node.name] = f"the runtime has no integer kernel for {node.op_type}: {rest}"
         for unit in choice.float_units:
             share = f" (noise alone {found.sensitivity[unit]:.4f})" if found and unit in found.sensitivity else ""
             kept[unit] = f"INT8 costs too much accuracy here{share}: {rest}"

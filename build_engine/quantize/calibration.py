@@ -13,6 +13,7 @@ import onnx
 from build_engine.errors import BuildError
 from build_engine.graph import Tensors
 from build_engine.progress import Progress
+from build_engine.quantize.statistics import watched
 from build_engine.session import Session
 
 Method = Literal["max", "percentile", "mse", "entropy"]
@@ -61,14 +62,8 @@ def calibrate(
     Raises:
         BuildError: A tensor holds a NaN or an infinity; the tensor and the sample are named.
     """
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    have = {output.name for output in watched.graph.output}
-    inputs = {value.name for value in watched.graph.input}
-    watched.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in tensors if name not in have and name not in inputs
-    )
-    session = Session(watched, threads=0)
+    inputs = {value.name for value in model.graph.input}
+    session = Session(watched(model, tensors), threads=0)
     per_sample = max(1, KEPT_VALUES // len(samples))
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}

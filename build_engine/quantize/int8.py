@@ -30,6 +30,7 @@ class Recipe:
         name: Name of the graph in the bundle.
         activations: Integer type of activations.
         symmetric: Whether activations have no zero point.
+        no_kernel: Weighted operators that the runtime computes in float whatever their inputs are.
         between: Operators between weighted layers that run on integers too.
         constants_too: Whether those may have a constant among their operands: TensorRT refuses quantized constants
             other than weights.
@@ -41,6 +42,7 @@ class Recipe:
     name: str
     activations: QuantType
     symmetric: bool
+    no_kernel: frozenset[str]
     between: frozenset[str]
     constants_too: bool
     first_in_float: bool
@@ -52,6 +54,7 @@ CPU_INT8 = Recipe(
     "cpu-int8",
     QuantType.QUInt8,
     symmetric=False,
+    no_kernel=frozenset({"ConvTranspose"}),
     between=frozenset(
         {
             "Add",
@@ -85,6 +88,7 @@ TENSORRT_INT8 = Recipe(
     "trt-int8",
     QuantType.QInt8,
     symmetric=True,
+    no_kernel=frozenset(),
     between=frozenset({"Add"}),
     constants_too=False,
     first_in_float=False,
@@ -109,7 +113,7 @@ def quantized_nodes(model: onnx.ModelProto, core: Core, recipe: Recipe) -> tuple
     return tuple(
         node.name
         for node in model.graph.node
-        if node.name in layers
+        if (node.name in layers and node.op_type not in recipe.no_kernel)
         or (
             node.name in between
             and node.op_type in recipe.between

@@ -29,7 +29,7 @@ class Trial:
 
     Attributes:
         kept: How many layers stayed out.
-        drop: Points lost by the graph that lost most.
+        drop: Points lost by the graph that lost most of those that were judged: one that loses too much ends a trial.
         worst: Which graph, and which figure.
     """
 
@@ -93,6 +93,7 @@ class Search:
     progress: Progress
     _trials: list[Trial] = field(default_factory=list)
     _known: dict[frozenset[str], dict[str, Judgement]] = field(default_factory=dict)
+    _suspect: str = ""
 
     def run(self) -> Found:
         """Search.
@@ -103,7 +104,7 @@ class Search:
         """
         started = time.perf_counter()
         measured = self.store.measured
-        if self._fits(frozenset()):
+        if self._fits(frozenset(), all_graphs=True):
             return self._found(frozenset(), {})
         fresh = self.store.measured > measured
         self._announce(time.perf_counter() - started if fresh else 0.0)
@@ -158,9 +159,16 @@ class Search:
                 advance()
         return frozenset(inside)
 
-    def _fits(self, kept: frozenset[str]) -> bool:
-        judged = {name: self.judge(name, serialize(model)) for name, model in self.graphs(kept).items()}
+    def _fits(self, kept: frozenset[str], *, all_graphs: bool = False) -> bool:
+        """Judge a trial; the graph that lost most before comes first, and one that loses too much ends it."""
+        judged: dict[str, Judgement] = {}
+        graphs = self.graphs(kept)
+        for name in sorted(graphs, key=lambda name: name != self._suspect):
+            judged[name] = self.judge(name, serialize(graphs[name]))
+            if judged[name].drop > self.budget and not all_graphs:
+                break
         self._known[kept] = judged
+        self._suspect = max(judged, key=lambda name: judged[name].drop)
         drop, worst = worst_of(judged)
         self._trials.append(Trial(len(kept), drop, worst))
         return drop <= self.budget
@@ -171,6 +179,8 @@ class Search:
 
     def _give_up(self, order: Sequence[str]) -> None:
         best = min(self._trials, key=lambda trial: (trial.drop, trial.kept))
+        self._fits(frozenset(order[: best.kept]), all_graphs=True)
+        best = self._trials[-1]
         raise BuildError(
             f"a drop of {self.budget:g} points cannot be kept in {self.precision}: the best reachable point is "
             f"{best.drop:.3g} points with {len(order) - best.kept} of {len(order)} layers in {self.precision}; "

@@ -94,3 +94,24 @@ def test_inputs_and_outputs_are_untouched(fused_detector: onnx.ModelProto) -> No
 
 def test_the_same_ranges_give_the_same_bytes(fused_detector: onnx.ModelProto) -> None:
     assert serialize(quantize(fused_detector, CPU_INT8)) == serialize(quantize(fused_detector, CPU_INT8))
+
+
+def test_what_has_no_integer_kernel_is_left_in_float_on_cpus_alone() -> None:
+    draw = np.random.default_rng(0)
+    arrays = {"a": (8, 3, 3, 3), "b": (8, 8, 2, 2), "c": (8, 8, 3, 3), "d": (4, 8, 1, 1)}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "a"], ["p"], "first"),
+        onnx.helper.make_node("ConvTranspose", ["p", "b"], ["q"], "up", strides=[2, 2]),
+        onnx.helper.make_node("Conv", ["q", "c"], ["r"], "middle"),
+        onnx.helper.make_node("Conv", ["r", "d"], ["y"], "head"),
+    ]
+    weights = [numpy_helper.from_array(draw.normal(size=size).astype(np.float32), n) for n, size in arrays.items()]
+    x = onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])
+    y = onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], weights)
+    model = onnx.shape_inference.infer_shapes(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    )
+    core = lower_precision_core(model)
+    assert quantized_nodes(model, core, CPU_INT8) == ("middle",)
+    assert quantized_nodes(model, core, TENSORRT_INT8) == ("first", "up", "middle")

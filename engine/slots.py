@@ -123,6 +123,11 @@ class Region:
         flat = np.frombuffer(self._map, handle.dtype, count=math.prod(handle.shape), offset=handle.offset_bytes)
         return flat.reshape(handle.shape)
 
+    def discard(self) -> None:
+        """Give the memory back to the system, whoever else has a descriptor or a map: it reads as zeros from now on."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_REMOVE)
+
     def close(self) -> None:
         """Give the descriptor and the mapping back; a second call does nothing.
 

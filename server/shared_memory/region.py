@@ -63,7 +63,7 @@ class BorrowedSlot:
     pixels: memoryview
     generation: int
     _now: memoryview
-    _borrowed: set[int]
+    _region: StreamRegion
 
     def intact(self) -> bool:
         """Whether nothing was written since the frame was sent."""
@@ -71,7 +71,7 @@ class BorrowedSlot:
 
     def give_back(self) -> None:
         """The frame was answered: the slot is the client's again."""
-        self._borrowed.discard(self.number)
+        self._region.returned(self.number)
 
 
 class StreamRegion:
@@ -96,6 +96,7 @@ class StreamRegion:
         self._cameras = {camera.camera_id: camera for camera in laid_out}
         self._region = Region.create(1, size_bytes)
         self._borrowed: set[int] = set()
+        self._is_closed = False
 
     @property
     def fd(self) -> int:
@@ -122,6 +123,8 @@ class StreamRegion:
             handle: As it came.
             camera_id: A camera of the stream.
         """
+        if self._is_closed:
+            return "the stream has ended, and its shared memory with it"
         slots = self._cameras[camera_id]
         position = handle.slot - slots.first_slot
         if not 0 <= position < slots.slots:
@@ -139,12 +142,21 @@ class StreamRegion:
             pixels=self._bytes(slots.offset_bytes + position * slots.slot_bytes, handle.size_bytes).toreadonly(),
             generation=handle.generation,
             _now=self._bytes(handle.slot * GENERATION_STRIDE_BYTES, 8).toreadonly().cast("Q"),
-            _borrowed=self._borrowed,
+            _region=self,
         )
 
+    def returned(self, slot: int) -> None:
+        """A slot's frame was answered."""
+        self._borrowed.discard(slot)
+        if self._is_closed:
+            self.close()
+
     def close(self) -> None:
-        """Give the memory back, as far as it is ours: it goes when the last frame and the client let go of it."""
-        self._region.close()
+        """Lend no more, and give the memory back with the last frame in it, even if the client keeps its map."""
+        self._is_closed = True
+        if not self._borrowed:
+            self._region.discard()
+            self._region.close()
 
     def _bytes(self, offset_bytes: int, size_bytes: int) -> memoryview:
         return self._region.view(SlotHandle(1, offset_bytes, (size_bytes,), "uint8")).data

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from protos.monocoque.v1 import camera_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
@@ -53,17 +54,23 @@ class Slots(RuleBasedStateMachine):
         super().__init__()
         self.region = StreamRegion(CAMERAS, SLOTS)
         self.told = self.region.describe("@nowhere")
-        self.map = mmap.mmap(self.region.fd, self.told.region_bytes)
+        self.fd = os.dup(self.region.fd)
+        self.map = mmap.mmap(self.fd, self.told.region_bytes)
         self.stamped = dict.fromkeys(range(2 * SLOTS), 0)
         self.lent: dict[int, BorrowedSlot] = {}
         self.is_closed = False
 
+    def is_in_use(self) -> bool:
+        return not self.is_closed or bool(self.lent)
+
+    @precondition(is_in_use)
     @rule(slot=st.integers(0, 2 * SLOTS - 1), generation=generations)
     def stamp(self, slot: int, generation: int) -> None:
         self.stamped[slot] = generation
         at = slot * GENERATION_STRIDE_BYTES
         self.map[at : at + 8] = struct.pack("=Q", generation)
 
+    @precondition(is_in_use)
     @rule(slot=st.integers(0, 2 * SLOTS - 1), value=st.integers(0, 255))
     def write(self, slot: int, value: int) -> None:
         of = self.told.cameras[slot // SLOTS]
@@ -72,8 +79,6 @@ class Slots(RuleBasedStateMachine):
 
     @rule(slot=numbers, size_bytes=sizes, generation=generations, camera=st.sampled_from("ab"))
     def borrow(self, slot: int, size_bytes: int, generation: int, camera: str) -> None:
-        if self.is_closed:
-            return
         of = self.told.cameras["ab".index(camera)]
         taken = self.region.borrow(pb.SlotHandle(slot=slot, generation=generation, size_bytes=size_bytes), camera)
         makes_sense = (
@@ -81,6 +86,7 @@ class Slots(RuleBasedStateMachine):
             and size_bytes <= of.slot_bytes
             and generation % 2 == 0
             and slot not in self.lent
+            and not self.is_closed
         )
         if isinstance(taken, str):
             assert not makes_sense, taken
@@ -102,6 +108,10 @@ class Slots(RuleBasedStateMachine):
         self.is_closed = True
 
     @invariant()
+    def the_memory_goes_with_the_last_frame(self) -> None:
+        assert (os.fstat(self.fd).st_blocks > 0) == self.is_in_use()
+
+    @invariant()
     def every_slot_says_whether_it_was_written_to(self) -> None:
         for number, slot in self.lent.items():
             assert slot.intact() == (self.stamped[number] == slot.generation)
@@ -112,6 +122,7 @@ class Slots(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.region.close()
         self.map.close()
+        os.close(self.fd)
 
 
 TestSlots = Slots.TestCase

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -257,3 +259,31 @@ async def test_streams_that_come_and_go_leave_no_memory(real: Running) -> None:
         stream.call.cancel()
     await real.until(lambda: not real.server.core.sessions)
     await real.until(lambda: (memfds(), mapped()) == before)
+
+
+async def test_a_client_that_keeps_its_map_keeps_no_memory(running: Running, engine: Engine) -> None:
+    engine.hold = True
+    async with sharing(running) as slots:
+        await slots.send(1)
+        await engine.entered()
+        assert os.fstat(slots.fd).st_blocks > 0
+        slots.stream.call.cancel()
+        await running.until(lambda: not running.server.core.sessions)
+        engine.free()
+        await running.until(lambda: os.fstat(slots.fd).st_blocks == 0)
+
+
+async def test_a_frame_that_comes_while_its_stream_is_taken_over_is_no_surprise(
+    real: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(10):
+        async with sharing(real) as slots:
+            (old,) = real.server.core.sessions
+            await slots.send(1)
+            await slots.hand(2, "front", 1, 0, 6144)
+            new = await real.open_one("front")
+            assert old.superseded.done()
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await slots.hand(3, "front", 2, 0, 6144)
+            await new.finish()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -158,7 +158,14 @@ class Lane:
             thread.serve()
         await self._end(retired)
 
-    async def infer(self, inputs: Arrays, *, timeout_ns: int | None = None, priority: int = 0) -> Inferred:
+    async def infer(
+        self,
+        inputs: Arrays,
+        *,
+        timeout_ns: int | None = None,
+        priority: int = 0,
+        checked_batch: int | None = None,
+    ) -> Inferred:
         """Compute one request of tensors, in a turn of its own among the cameras' frames.
 
         Args:
@@ -166,6 +173,8 @@ class Lane:
                 come: leave them alone until this returns.
             timeout_ns: How long it may wait for its turn; None means for ever.
             priority: Higher is served first, on the scale of streams.
+            checked_batch: Entries of the batch, where the caller has just checked the inputs; None checks
+                them here.
 
         Raises:
             EngineNotReady: The engine is loading or gone.
@@ -175,7 +184,7 @@ class Lane:
             InferenceFailed: The engine failed.
         """
         engine = self.engine
-        batch = check_inputs(engine.served.description, inputs)
+        batch = checked_batch or check_inputs(engine.served.description, inputs)
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Inferred] = loop.create_future()
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 _SERVING = re.compile(r"serving .* at (\S+), metrics at (\S+)")
@@ -48,7 +49,7 @@ def python(*arguments: str) -> Iterator[Running]:
             said.append(line)
             if found := _SERVING.search(line):
                 # Read on: a process that logs into a full pipe stands still.
-                threading.Thread(target=process.stdout.read, name="log", daemon=True).start()
+                threading.Thread(target=_discard, args=(process.stdout,), name="log", daemon=True).start()
                 yield Running(found[1], found[2], process.pid)
                 break
         else:
@@ -56,6 +57,11 @@ def python(*arguments: str) -> Iterator[Running]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _discard(log: IO[str]) -> None:
+    for _ in log:
+        pass
 
 
 def server(bundle: Path, *flags: str) -> contextlib.AbstractContextManager[Running]:

@@ -6,10 +6,10 @@
 
 After each chunk of frames, with nothing in flight, all our processes are looked at: the server and this one, which is
 the client. PSS counts shared pages once over all processes, so their sum is what the machine has lost; growth is of
-what is not files, since a library's share changes with who else has it open. Streams end in
-three ways in turn: finished, closed with frames on their way, and left by their connection; large frames go as bytes
-and through shared memory in turn. The slope is the median of the slopes between all pairs of samples (Theil and Sen)
-after the first fifth, which one jump of the allocator does not move.
+what is not files, since a library's share changes with who else has it open. Streams end in three ways in turn:
+finished, closed with frames on their way, and left by their connection; large frames go as bytes and through shared
+memory in turn. The slope is the median of the slopes between all pairs of samples (Theil and Sen) after the first
+fifth, which one jump of the allocator does not move.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def report(console: Console, samples: list[Sample]) -> dict[str, float]:
     """Print the table and the verdicts; returns growth per 100,000 frames by phase, MB."""
     table = Table(title=f"growth after warm-up, per 100,000 frames; {machine()}", title_justify="left")
     table.add_column("frames", no_wrap=True)
-    for name in ("process", "first PSS MB", "last", "growth MB", "of it shared", "files"):
+    for name in ("process", "PSS MB", "at the end", "growth", "shared", "files"):
         table.add_column(name, justify="right", no_wrap=True)
     growth = {}
     for phase in dict.fromkeys(sample.phase for sample in samples):

@@ -61,6 +61,7 @@ class OnnxRuntime:
         description: What the bundle says about it; the backend's own facts are filled in.
         regions: The memory that handles refer to.
         threads: Threads of one inference; None leaves it to ONNX Runtime (one per core).
+        spin: Whether its idle threads wait for work without sleeping.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime refuses the graph; its own words are in the message.
@@ -68,14 +69,19 @@ class OnnxRuntime:
     """
 
     def __init__(
-        self, graph: bytes, description: RuntimeDescription, regions: RegionTable, threads: int | None = None
+        self,
+        graph: bytes,
+        description: RuntimeDescription,
+        regions: RegionTable,
+        threads: int | None = None,
+        spin: bool = False,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Idle threads must sleep: between two frames the cores belong to decoding and to gRPC.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Idle threads sleep where nobody asks otherwise: between two frames the cores belong to decoding and to gRPC.
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         before = _resident_bytes()
         try:
             self._session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

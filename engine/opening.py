@@ -25,6 +25,7 @@ def open_runtime(
     regions: RegionTable,
     *,
     threads: int | None = None,
+    spin: bool = False,
     fallback: bool = False,
     plan_cache: Path | None = None,
 ) -> Runtime:
@@ -35,6 +36,7 @@ def open_runtime(
         target: What to run on.
         regions: The memory that batches will refer to.
         threads: Threads of one inference on a CPU; None means one per core.
+        spin: Whether idle threads of a CPU's inference wait for work without sleeping.
         fallback: Whether to run on the CPU where the target cannot be had. The runtime then describes itself as
             degraded, with the reason.
         plan_cache: Directory for plans compiled on this device; None means the user's cache directory.
@@ -46,7 +48,7 @@ def open_runtime(
         BuildFailed: No plan of the bundle fits, TensorRT refuses the graph, and `fallback` is off.
     """
     if target == "cpu":
-        return _open_cpu(bundle, bundle.manifest.graph_for("cpu"), regions, threads, None)
+        return _open_cpu(bundle, bundle.manifest.graph_for("cpu"), regions, threads, spin, None)
     bundle.manifest.graph_for(target)  # a bundle that was not built for the target is a mistake, not an outage
     try:
         from engine.tensorrt.opening import open_tensorrt  # noqa: PLC0415 - a CPU server never pays for it
@@ -57,7 +59,7 @@ def open_runtime(
             raise
         degraded = f"{target} is not available: {error.message}"
         _log.warning("falling back to the CPU: %s", error)
-        return _open_cpu(bundle, fallback_graph(bundle.manifest), regions, threads, degraded)
+        return _open_cpu(bundle, fallback_graph(bundle.manifest), regions, threads, spin, degraded)
 
 
 def fallback_graph(manifest: Manifest) -> str:
@@ -75,7 +77,7 @@ def fallback_graph(manifest: Manifest) -> str:
 
 
 def _open_cpu(
-    bundle: Bundle, graph_name: str, regions: RegionTable, threads: int | None, degraded: str | None
+    bundle: Bundle, graph_name: str, regions: RegionTable, threads: int | None, spin: bool, degraded: str | None
 ) -> Runtime:
     manifest = bundle.manifest
     graph = manifest.graphs[graph_name]
@@ -94,4 +96,4 @@ def _open_cpu(
         device=cpu_name(),
         degraded=degraded,
     )
-    return OnnxRuntime(bundle.read(graph.path), description, regions, threads)
+    return OnnxRuntime(bundle.read(graph.path), description, regions, threads, spin)

@@ -36,6 +36,7 @@ class WorkerRuntime:
         target: What to run on.
         regions: The memory that batches will refer to.
         threads: Threads of one inference on a CPU; None means one per core.
+        spin: Whether they wait for work without sleeping.
         fallback: Whether to run on the CPU where the target cannot be had.
         plan_cache: Directory for plans compiled on this device; None means the user's cache directory.
         run_timeout_s: The process is killed when a batch takes longer.
@@ -56,6 +57,7 @@ class WorkerRuntime:
         regions: RegionTable,
         *,
         threads: int | None = None,
+        spin: bool = False,
         fallback: bool = False,
         plan_cache: Path | None = None,
         run_timeout_s: float = RUN_TIMEOUT_S,
@@ -80,6 +82,7 @@ class WorkerRuntime:
                     "bundle": str(bundle.path.absolute()),
                     "target": target,
                     "threads": threads,
+                    "spin": spin,
                     "fallback": fallback,
                     "plan_cache": None if plan_cache is None else str(plan_cache.absolute()),
                 },

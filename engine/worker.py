@@ -109,6 +109,7 @@ class _Session:
             message["target"],
             self._regions,
             threads=message["threads"],
+            spin=message["spin"],
             fallback=message["fallback"],
             plan_cache=None if cache is None else Path(cache),
         )

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from engine.bundle import Bundle
 from engine.errors import EngineError
 from engine.opening import open_runtime
+from engine.process import WorkerRuntime
 from engine.runtime import Runtime
 from engine.slots import RegionTable
 from server.admin import ADMIN_SERVICE, AdminService
@@ -45,6 +46,7 @@ from server.service import SERVICE, Service
 from server.settings import Settings
 from server.shared_memory.handover import Handover
 from server.shared_memory.store import RegionStore
+from server.tuning import lock_memory, parse_cpus, pin
 
 log = logging.getLogger("monocoque.server")
 
@@ -125,6 +127,8 @@ class Server:
             instances=settings.instances,
             self_check=settings.self_check,
             overlap=overlaps(settings.overlap),
+            realtime_priority=settings.realtime_priority,
+            record=settings.record_scheduler,
             clock=self._host_clock.monotonic_ns,
             process=self._process,
             report=self._report,
@@ -143,6 +147,10 @@ class Server:
         """
         self._loop = asyncio.get_running_loop()
         limits = limits_of(self.settings)
+        if self.settings.cpus is not None:
+            pin(parse_cpus(self.settings.cpus))
+        if self.settings.lock_memory:
+            lock_memory()
         keep_large_buffers(2 * limits.max_frame_bytes * self.settings.max_cameras)
         cv2.setNumThreads(self.settings.threads or os.cpu_count() or 1)
         try:
@@ -240,11 +248,12 @@ class Server:
 
     def _configured_runtime(self, bundle: Bundle, regions: RegionTable) -> Runtime:
         settings = self.settings
-        return open_runtime(
+        return (WorkerRuntime if settings.engine_process else open_runtime)(
             bundle,
             settings.target,
             regions,
             threads=settings.threads,
+            spin=settings.spin,
             fallback=settings.fallback,
             plan_cache=settings.plan_cache,
         )

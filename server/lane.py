@@ -9,6 +9,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.bundle import Bundle
 from engine.errors import EngineError
@@ -20,9 +21,11 @@ from server.frames import Frame
 from server.mailbox import QUEUED_REQUESTS, Mailbox
 from server.memory_fit import check_fit
 from server.process_memory import ProcessMemory
+from server.recorder import RecordingScheduler, open_record
 from server.scheduler import Scheduler
 from server.served_engine import ServedEngine, takes_frames
 from server.tensor_request import Arrays, Inferred, TensorRequest, check_inputs
+from server.tuning import run_first
 
 log = logging.getLogger("monocoque.engine")
 UNLOADED = "the engine was unloaded"
@@ -47,6 +50,8 @@ class EngineHost:
         instances: Runtimes of each bundle, each with a thread.
         self_check: Whether an engine is compared with its bundle's reference.
         overlap: Whether a batch is prepared while another is computed.
+        realtime_priority: Of the engines' threads in SCHED_FIFO; None leaves them as they are.
+        record: Directory for the schedulers' events; None writes none.
         clock: Monotonic clock in nanoseconds.
         process: The server's own memory.
         report: Told of each turn; on an engine's thread.
@@ -58,6 +63,8 @@ class EngineHost:
     instances: int
     self_check: bool
     overlap: bool
+    realtime_priority: int | None
+    record: Path | None
     clock: Callable[[], int]
     process: ProcessMemory
     report: Callable[[Lane, Turn], None]
@@ -78,7 +85,8 @@ class Lane:
         self.version = version
         self.state = EngineState.LOADING
         self.reason = "it is being loaded"
-        self.mailbox = Mailbox(Scheduler(), host.clock)
+        self._record = None if host.record is None else open_record(host.record / f"{name}-{version}.jsonl")
+        self.mailbox = Mailbox(Scheduler() if self._record is None else RecordingScheduler(self._record), host.clock)
         self._host = host
         self._threads: list[EngineThread] = []
         self._engine: OpenEngine | None = None
@@ -224,6 +232,8 @@ class Lane:
             else:
                 item.answer(EngineNotReady(f"{self.name} {self.version} was unloaded", remedy="load it again"))
         self._engine = None
+        if self._record is not None:
+            self._record.close()
 
     async def _open_threads(self, bundle: Bundle) -> tuple[list[EngineThread], OpenEngine]:
         """An engine per instance, each on its own thread, none of which takes a frame yet."""
@@ -234,6 +244,8 @@ class Lane:
         ]
 
         def on_thread(stack: contextlib.ExitStack) -> OpenEngine:
+            if host.realtime_priority is not None:
+                run_first(host.realtime_priority)
             return open_engine(
                 bundle,
                 host.open_runtime,

@@ -118,6 +118,13 @@ class Mailbox:
             self._for_engines.notify_all()
             return [item for item in replaced if isinstance(item, Frame)]
 
+    def end_set(self, key: SetKey) -> list[Frame]:
+        """See `Scheduler.end_set`."""
+        with self._lock:
+            replaced = self._scheduler.end_set(key, self._clock())
+            self._for_engines.notify_all()
+            return [item for item in replaced if isinstance(item, Frame)]
+
     def submit(self, request: TensorRequest, priority: int) -> bool:
         """Let a request wait; returns False where too many of its priority do already.
 

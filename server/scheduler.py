@@ -192,6 +192,12 @@ class Scheduler(Generic[Key, Item]):
             replaced += self._wait(source, group)
         return replaced
 
+    def end_set(self, key: Key, now_ns: int) -> list[Item]:
+        """No more frames of a set's cameras will be sent; returns the frames that the last one replaced, as `offer`."""
+        source = self._sources.get(key)
+        group = None if source is None or source.gatherer is None else source.gatherer.end(now_ns)
+        return [] if source is None or group is None else self._wait(source, group)
+
     def take(
         self, now_ns: int, max_batch: int, curve: LatencyCurve | None = None, worker: int = 0
     ) -> Selection[Key, Item]:

@@ -193,9 +193,12 @@ class Session:
 
     def offer(self, frame: Frame) -> None:
         """Let a frame wait for the engine, in the place of an older one where only the freshest counts."""
-        for replaced in self.mailbox.offer(frame):
-            replaced.ledger.selected = self._host.monotonic_ns()
-            self.deliver(self._writer.without_numbers(replaced, "stale", REPLACED))
+        self._replace(self.mailbox.offer(frame))
+
+    def _replace(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            frame.ledger.selected = self._host.monotonic_ns()
+            self.deliver(self._writer.without_numbers(frame, "stale", REPLACED))
 
     def answer(self, frame: Frame, status: str, reason: str) -> None:
         """Answer a frame that is not computed."""
@@ -299,6 +302,7 @@ class Session:
         """Wait until every frame that was received has its answer; no more come."""
         for video in self._video.values():
             video.flush()
+        self._replace(self.mailbox.end_set(SetKey(self.id)))
         await self._idle.wait()
 
     def refuse_waiting(self, reason: str) -> None:

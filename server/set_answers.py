@@ -19,6 +19,7 @@ CAUSES = {
     "complete": result_pb2.SET_CAUSE_COMPLETE,
     "deadline": result_pb2.SET_CAUSE_DEADLINE,
     "next": result_pb2.SET_CAUSE_NEXT,
+    "ended": result_pb2.SET_CAUSE_ENDED,
 }
 
 

@@ -4,7 +4,8 @@ A set is not waited for any longer when
 
 1. every camera that is awaited has a frame in it (`complete`), or
 2. the earliest deadline of its frames leaves just the time to compute it (`deadline`), or
-3. a frame comes that was taken too late to belong to it, so the next set has begun (`next`).
+3. a frame comes that was taken too late to belong to it, so the next set has begun (`next`), or
+4. no more frames will be sent (`ended`).
 
 A camera that misses a set is not awaited again before a frame of it is in time, or late by less than half a period,
 so a dead one delays the others once.
@@ -16,7 +17,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
-Cause = Literal["complete", "deadline", "next"]
+Cause = Literal["complete", "deadline", "next", "ended"]
 
 
 class Gatherable(Protocol):
@@ -93,6 +94,7 @@ class Gatherer(Generic[Camera, Item]):
         self._last_first_ns: int | None = None
         self._last_ready_ns = 0
         self._period_ns = 0
+        self._ended = False
         self._last_cameras: frozenset[Camera] = frozenset()
 
     def offer(self, camera: Camera, item: Item, now_ns: int) -> Gathered[Item]:
@@ -122,7 +124,14 @@ class Gatherer(Generic[Camera, Item]):
         self._awaited.add(camera)
         if self._awaited <= self._forming.keys():
             result.sets.append(self._close("complete", now_ns))
+        elif self._ended:  # what was still under way when the last was sent
+            result.sets.append(self._close("ended", now_ns))
         return result
+
+    def end(self, now_ns: int) -> list[Item] | None:
+        """Wait for no camera from here on; returns the set that forms, if there is one."""
+        self._ended = True
+        return self._close("ended", now_ns) if self._forming else None
 
     def due_ns(self) -> int | None:
         """When the forming set must be ready for the earliest deadline of its frames; None means whenever it is."""

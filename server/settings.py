@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from engine.manifest import Target
 from server.errors import StartFailed
+from server.tuning import parse_cpus
 
 ENVIRONMENT_PREFIX = "MONOCOQUE_"
 
@@ -57,6 +58,9 @@ METAVARS = {
     "--plan-cache": "DIR",
     "--repository": "DIR",
     "--instances": "N",
+    "--cpus": "LIST",
+    "--realtime-priority": "N",
+    "--record-scheduler": "DIR",
 }
 
 
@@ -87,6 +91,14 @@ def _one_or_more(value: object) -> object:
 
 
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_one_or_more)]
+
+
+def _check_cpus(text: str) -> str:
+    parse_cpus(text)
+    return text
+
+
+Cpus = Annotated[str, AfterValidator(_check_cpus)]
 Size = Annotated[str, AfterValidator(_check_size)]
 Bytes = Annotated[int, Field(ge=1), BeforeValidator(_parse_bytes)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -121,6 +133,16 @@ class Settings(BaseSettings):
     instances: int = Field(default=1, ge=1, description="engines of each bundle, each with its own thread and memory")
     overlap: Literal["auto", "on", "off"] = Field(
         default="auto", description="prepare a batch while another is computed; auto where there is a second core"
+    )
+    engine_process: bool = Field(default=False, description="run the engine in a process of its own")
+    cpus: Cpus | None = Field(default=None, description="cores to run on, for example 0,2-3; else all")
+    realtime_priority: int | None = Field(
+        default=None, ge=1, le=99, description="run the engine's thread in SCHED_FIFO, 1 to 99; else like any other"
+    )
+    lock_memory: bool = Field(default=False, description="keep all memory resident (mlockall)")
+    spin: bool = Field(default=False, description="let the engine's idle threads spin: faster, and a busy core each")
+    record_scheduler: Path | None = Field(
+        default=None, description="write the scheduler's events there, NAME-VERSION.jsonl for each engine"
     )
     plan_cache: Path | None = Field(
         default=None, description="plans that a GPU compiles for itself; else the user's cache directory"

@@ -81,6 +81,12 @@ class EveryFrameLeavesOnce(RuleBasedStateMachine):
         assert {SET_OF.get(one.camera, one.camera) for one in replaced} <= {SET_OF.get(camera, camera)}
         self._left(replaced)
 
+    @rule(name=st.sampled_from(sorted(SETS)))
+    def end_set(self, name: str) -> None:
+        replaced = self.scheduler.end_set(name, self.now_ns)
+        assert not {one.camera for one in replaced} - set(SETS["live set"])
+        self._left(replaced)
+
     @rule(elapsed_ns=st.integers(0, 15))
     def wait(self, elapsed_ns: int) -> None:
         self.now_ns += elapsed_ns

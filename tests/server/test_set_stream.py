@@ -106,7 +106,7 @@ async def test_every_frame_of_a_replay_is_in_one_set(running: Running) -> None:
 
 async def test_a_deadline_forces_an_incomplete_set(running: Running) -> None:
     stream = running.stream()
-    await stream.open([camera(name) for name in NAMES], sets=SETS, max_age_ns=1000 * MS)
+    await stream.open([camera(name) for name in NAMES], sets=SETS, max_age_ns=200 * MS)
     await stream.send(frame(1, "left"))
     (result,) = await stream.results(1)  # nothing else came: only time can have ended the wait
     await stream.finish()

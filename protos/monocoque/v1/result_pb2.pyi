@@ -77,6 +77,8 @@ class _SetCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SetCause.Val
     """The earliest deadline of its frames left no more time."""
     SET_CAUSE_NEXT: _SetCause.ValueType  # 3
     """A frame of the next set came."""
+    SET_CAUSE_ENDED: _SetCause.ValueType  # 4
+    """The stream sends no more frames."""
 
 class SetCause(_SetCause, metaclass=_SetCauseEnumTypeWrapper):
     """Why a set was not waited for any longer."""
@@ -89,6 +91,8 @@ SET_CAUSE_DEADLINE: SetCause.ValueType  # 2
 """The earliest deadline of its frames left no more time."""
 SET_CAUSE_NEXT: SetCause.ValueType  # 3
 """A frame of the next set came."""
+SET_CAUSE_ENDED: SetCause.ValueType  # 4
+"""The stream sends no more frames."""
 Global___SetCause: _TypeAlias = SetCause  # noqa: Y015
 
 @_typing.final

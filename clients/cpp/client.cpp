@@ -16,6 +16,8 @@
 namespace monocoque {
 namespace {
 
+// Results that wait to be read; beyond it, the oldest is forgotten.
+constexpr std::size_t kMaxUnread = 10'000;
 constexpr char kMethod[] = "/monocoque.v1.CameraStreamService/StreamFrames";
 
 enum class Event : std::intptr_t { kStarted = 1, kRead, kWritten, kDone, kFinished };
@@ -374,6 +376,7 @@ class Stream::Implementation {
     if (sent->second.slot) slots_->give_back(*sent->second.slot);
     const std::int64_t took = now_ns() - sent->second.send_time_ns;
     in_flight_.erase(sent);
+    if (results_.size() >= kMaxUnread) results_.pop_front();
     results_.push_back({std::move(result), took});
   }
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -83,30 +82,39 @@ class Inference:
             StreamEnded: It cannot be computed; the message begins with the request's id, where it has one.
         """
         received = time.monotonic_ns()
-        lanes = tuple((lane, lane.state) for lane in self._core.catalogue.lanes)
+        lanes = tuple((lane, lane.version, lane.state) for lane in self._core.catalogue.lanes)
         prepared = self._prepared.find(head, len(raw) > 0, lanes)
-        if prepared is None:
-            request = ModelInferRequest.FromString(head)
-            with _naming(request.id):
+        request_id = ""
+        try:
+            if prepared is None:
+                request = ModelInferRequest.FromString(head)
+                request_id = request.id
                 prepared = self._prepare(lanes, request, len(raw) > 0, caller)
-            self._prepared.keep(head, len(raw) > 0, prepared)
-        with _naming(prepared.request_id):
+                self._prepared.keep(head, len(raw) > 0, prepared)
+            request_id = prepared.request_id
             self._core.check_not_draining()
             return await self._compute(prepared, raw, received, in_stream)
+        except StreamEnded as error:
+            if not request_id:
+                raise
+            raise type(error)(f"[request id: {request_id[:80]}] {error.message}", remedy=error.remedy) from None
 
     def _prepare(self, lanes: Lanes, request: ModelInferRequest, has_raw: bool, caller: Caller) -> Prepared:
         """Check everything but the raw contents."""
         lane = self.find(request.model_name, request.model_version)
         model = self._model(lane)
         find_region = self._finder(caller)
+        wanted = read_outputs(model, request, find_region)
+        inputs = plan_inputs(model, request, has_raw, find_region)
         return Prepared(
             lanes=lanes,
             lane=lane,
             model=model,
             request_id=request.id,
             options=read_options(request.parameters),
-            wanted=read_outputs(model, request, find_region),
-            inputs=plan_inputs(model, request, has_raw, find_region),
+            wanted=wanted,
+            inputs=inputs,
+            cost_bytes=cost_bytes(model, wanted, inputs.batch),
         )
 
     async def _compute(self, prepared: Prepared, raw: Sequence[memoryview], received: int, in_stream: bool) -> bytes:
@@ -116,7 +124,12 @@ class Inference:
         statistics = self.statistics(prepared.lane)
         options = prepared.options
         try:
-            inferred = await prepared.lane.infer(inputs, timeout_ns=options.timeout_ns, priority=options.priority)
+            inferred = await prepared.lane.infer(
+                inputs,
+                timeout_ns=options.timeout_ns,
+                priority=options.priority,
+                checked_batch=prepared.inputs.batch,
+            )
             answer = await _write(prepared, inferred.outputs, in_stream)
         except StreamEnded:
             statistics.fail.add(time.monotonic_ns() - received)
@@ -146,20 +159,9 @@ class Inference:
 
 async def _write(prepared: Prepared, outputs: Mapping[str, npt.NDArray[Any]], in_stream: bool) -> bytes:
     """Write the answer, on another thread where it would hold up everyone else."""
-    if cost_bytes(prepared.wanted, outputs) <= LOOP_BYTES:
+    if prepared.cost_bytes <= LOOP_BYTES:
         return prepared.write(outputs, in_stream=in_stream)
     return await asyncio.to_thread(prepared.write, outputs, in_stream=in_stream)
-
-
-@contextlib.contextmanager
-def _naming(request_id: str) -> Iterator[None]:
-    """Let errors begin with the request's id."""
-    try:
-        yield
-    except StreamEnded as error:
-        if not request_id:
-            raise
-        raise type(error)(f"[request id: {request_id[:80]}] {error.message}", remedy=error.remedy) from None
 
 
 def _nothing(model: Model) -> dict[str, npt.NDArray[Any]]:

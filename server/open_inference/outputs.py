@@ -57,9 +57,9 @@ def read_outputs(model: Model, request: ModelInferRequest, find_region: FindRegi
     return [wanted[name] for name in model.outputs if name in wanted]
 
 
-def cost_bytes(wanted: Sequence[Wanted], outputs: Mapping[str, npt.NDArray[Any]]) -> int:
+def cost_bytes(model: Model, wanted: Sequence[Wanted], batch: int) -> int:
     """What writing an answer takes, counted in bytes that are copied."""
-    return sum(outputs[one.name].nbytes * (SORTING_COST if one.classes else 1) for one in wanted)
+    return sum(model.outputs[one.name].size_bytes(batch) * (SORTING_COST if one.classes else 1) for one in wanted)
 
 
 def answer_head(

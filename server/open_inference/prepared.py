@@ -22,8 +22,8 @@ KEPT = 64
 LONGEST_HEAD_BYTES = 4096
 """Of those."""
 
-Lanes = tuple[tuple[Lane, EngineState], ...]
-"""Every engine, and what may be asked of it. While this stays the same, a name and a version mean the same engine."""
+Lanes = tuple[tuple[Lane, str, EngineState], ...]
+"""Every engine, its version and its state. While this stays the same, a name and a version mean the same engine."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Prepared:
         options: How it is served.
         wanted: What it asks for.
         inputs: Where its inputs are.
+        cost_bytes: What writing its answer takes, see `outputs.cost_bytes`.
     """
 
     lanes: Lanes
@@ -47,6 +48,7 @@ class Prepared:
     options: Options
     wanted: Sequence[Wanted]
     inputs: InputPlan
+    cost_bytes: int
     _heads: dict[bool, bytes] = field(default_factory=dict)
 
     @property

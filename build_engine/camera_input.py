@@ -110,41 +110,63 @@ def subtract_in_rows(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: The fused graph; one without a camera's input comes back as it is.
     """
-    readers = consumers(model)
+    found = camera_offset(model)
+    width = dimensions(feeds(model)[0])[2] if found else ""
+    if found is None or not isinstance(width, int) or len(consumers(model)[found.node.input[0]]) > 1:
+        return model
+    return _with_rows(model, found.node.name, found.transpose.name, np.tile(found.offset, (1, 1, width, 1)))
+
+
+@dataclass(frozen=True)
+class CameraOffset:
+    """Where a camera's frames lose their mean.
+
+    Attributes:
+        transpose: The Transpose of the frames to channels first.
+        node: The Add or Sub that reads it.
+        offset: What it adds to each channel, `(C,)`: the mean, negative.
+    """
+
+    transpose: onnx.NodeProto
+    node: onnx.NodeProto
+    offset: npt.NDArray[np.float32]
+
+
+def camera_offset(model: onnx.ModelProto) -> CameraOffset | None:
+    """Where the mean is subtracted between a camera's input and the network; None where it is not."""
     made = {output: node for node in model.graph.node for output in node.output}
     values = constants(model)
     for node in model.graph.node:
-        transpose = made.get(node.input[0]) if node.op_type == "Sub" else None
-        if transpose is None or transpose.op_type != "Transpose" or len(readers[node.input[0]]) > 1:
+        constant = values.get(node.input[1]) if node.op_type in ("Add", "Sub") else None
+        transpose = made.get(node.input[0])
+        if constant is None or transpose is None or transpose.op_type != "Transpose":
             continue
-        mean = values.get(node.input[1])
         cast = made.get(transpose.input[0])
-        if mean is None or mean.shape[0] != 1 or mean.shape[2:] != (1, 1) or cast is None or cast.op_type != "Cast":
+        if cast is None or cast.op_type != "Cast" or cast.input[0] != feeds(model)[0].name:
             continue
-        width = dimensions(feeds(model)[0])[2]
-        if cast.input[0] != feeds(model)[0].name or not isinstance(width, int):
-            continue
-        return _with_rows(model, node.name, transpose.name, np.tile(mean.reshape(1, 1, 1, -1), (1, 1, width, 1)))
-    return model
+        if constant.ndim in (3, 4) and constant.shape[-2:] == (1, 1) and constant.size == constant.shape[-3]:
+            offset = constant.reshape(-1).astype(np.float32)
+            return CameraOffset(transpose, node, -offset if node.op_type == "Sub" else offset)
+    return None
 
 
-def _with_rows(model: onnx.ModelProto, sub: str, transpose: str, row: npt.NDArray[np.float32]) -> onnx.ModelProto:
+def _with_rows(model: onnx.ModelProto, add: str, transpose: str, row: npt.NDArray[np.float32]) -> onnx.ModelProto:
     fresh = onnx.ModelProto()
     fresh.CopyFrom(model)
     by_name = {node.name: node for node in fresh.graph.node}
-    first, second = by_name[transpose], by_name[sub]
+    first, second = by_name[transpose], by_name[add]
     constant = f"{second.input[1]}.row"
     replaced = next(tensor for tensor in fresh.graph.initializer if tensor.name == second.input[1])
-    replaced.CopyFrom(numpy_helper.from_array(row, constant))
+    replaced.CopyFrom(numpy_helper.from_array(-row, constant))
     difference, result = f"{second.output[0]}.nhwc", second.output[0]
     swapped = [
-        helper.make_node("Sub", [first.input[0], constant], [difference], sub),
+        helper.make_node("Sub", [first.input[0], constant], [difference], add),
         helper.make_node("Transpose", [difference], [result], transpose, perm=(0, 3, 1, 2)),
     ]
     del fresh.graph.node[:]
     del fresh.graph.value_info[:]
     for node in model.graph.node:
-        if node.name == sub:
+        if node.name == add:
             fresh.graph.node.extend(swapped)
         elif node.name != transpose:
             fresh.graph.node.append(node)

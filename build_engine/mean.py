@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from build_engine.camera_input import camera_offset
 from build_engine.compile.interleaved import Ratio, interleaved, ratio
 from build_engine.fuse import FusionMismatch, Verifier
-from build_engine.graph import Tensors, constants, consumers, feeds, serialize
+from build_engine.graph import Tensors, constants, consumers, serialize
 from build_engine.options import NVIDIA_TARGETS
 from build_engine.progress import Progress
 from engine.manifest import Target
@@ -64,14 +65,11 @@ def fold_mean_where_faster(
         threads: Threads of one inference while measuring.
         progress: Shown a bar.
     """
+    if camera_offset(fused) is None:
+        return subtracting, MeanFolding(True, "the fuser could, exactly: no padding is in the way")
     folded = with_ones(fused)
     if folded is None:
-        done = not any(
-            node.op_type == "Sub" and node.input[0].startswith(feeds(fused)[0].name) for node in fused.graph.node
-        )
-        return subtracting, MeanFolding(
-            done, "no padding is in the way" if done else "nothing subtracts it before a convolution"
-        )
+        return subtracting, MeanFolding(False, "what reads it is not one convolution")
     if any(target in NVIDIA_TARGETS for target in targets):
         return subtracting, MeanFolding(False, "TensorRT subtracts it in the kernel that reads the frame, at no cost")
     if seconds <= 0:
@@ -99,36 +97,27 @@ def fold_mean_where_faster(
 def with_ones(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """The graph with its mean in the first convolution and a channel of ones beside the image's own, or None.
 
-    1. A Sub takes one constant per channel from a tensor of channels first.
-    2. One Conv with constant weights and without groups reads it, and nothing else does.
+    1. The mean is subtracted after the frames' channels came first (`camera_offset`).
+    2. One Conv with constant weights and without groups reads that, and nothing else does.
     """
-    values, readers = constants(model), consumers(model)
-    for node in model.graph.node:
-        mean = values.get(node.input[1]) if node.op_type == "Sub" else None
-        if mean is None or mean.ndim not in (3, 4) or mean.shape[-2:] != (1, 1) or mean.size != mean.shape[-3]:
-            continue
-        following = readers.get(node.output[0], [])
-        if (
-            len(following) != 1
-            or following[0].op_type != "Conv"
-            or node.output[0] in {o.name for o in model.graph.output}
-        ):
-            continue
-        weight = values.get(following[0].input[1])
-        if weight is None or weight.shape[1] != mean.size or weight.ndim != 4:
-            continue
-        return _rewritten(model, node, following[0], mean.reshape(-1), weight)
-    return None
+    found = camera_offset(model)
+    following = consumers(model).get(found.node.output[0], []) if found else []
+    if found is None or len(following) != 1 or following[0].op_type != "Conv":
+        return None
+    weight = constants(model).get(following[0].input[1])
+    if weight is None or weight.ndim != 4 or weight.shape[1] != found.offset.size:
+        return None
+    return _rewritten(model, found.node, following[0], found.offset, weight)
 
 
 def _rewritten(
-    model: onnx.ModelProto, sub: onnx.NodeProto, conv: onnx.NodeProto, mean: np.ndarray, weight: np.ndarray
+    model: onnx.ModelProto, add: onnx.NodeProto, conv: onnx.NodeProto, offset: np.ndarray, weight: np.ndarray
 ) -> onnx.ModelProto:
     fresh = onnx.ModelProto()
     fresh.CopyFrom(model)
-    ones = -np.einsum("ochw,c->ohw", weight.astype(np.float64), mean.astype(np.float64))[:, None]
+    ones = np.einsum("ochw,c->ohw", weight.astype(np.float64), offset.astype(np.float64))[:, None]
     wider = np.concatenate([weight, ones.astype(weight.dtype)], 1)
-    names = {"weight": f"{conv.input[1]}.mean", "pads": f"{sub.name}.pads", "one": f"{sub.name}.one"}
+    names = {"weight": f"{conv.input[1]}.mean", "pads": f"{add.name}.pads", "one": f"{add.name}.one"}
     fresh.graph.initializer.extend(
         [
             numpy_helper.from_array(wider, names["weight"]),
@@ -137,8 +126,8 @@ def _rewritten(
         ]
     )
     for node in fresh.graph.node:
-        if node.name == sub.name:
-            pad = helper.make_node("Pad", [sub.input[0], names["pads"], names["one"]], list(sub.output), sub.name)
+        if node.name == add.name:
+            pad = helper.make_node("Pad", [add.input[0], names["pads"], names["one"]], list(add.output), add.name)
             node.CopyFrom(pad)
         elif node.name == conv.name:
             node.input[1] = names["weight"]

@@ -107,7 +107,7 @@ def without_shortcuts(
             measured[name] = Measured(count(form, options), median, _rtx_bytes(form))
             advance()
     found = ratio(times["without"], times["with"]) if times else None
-    removed, reason = _decide(mode, measured["with"], measured["without"], found)
+    removed, reason = decide(mode, measured["with"], measured["without"], found)
     outcome = Shortcuts(
         mode, plain.removed, removed, reason, measured["with"], measured["without"], found, plain.live_after
     )
@@ -122,7 +122,15 @@ def _rtx_bytes(model: onnx.ModelProto) -> int | None:
     return None if account is None else account.own_activation_bytes
 
 
-def _decide(mode: RemoveResiduals, before: Measured, after: Measured, latency: Ratio | None) -> tuple[bool, str]:
+def decide(mode: RemoveResiduals, before: Measured, after: Measured, latency: Ratio | None) -> tuple[bool, str]:
+    """Whether shortcuts go, and why, with the figures.
+
+    Args:
+        mode: `on` or `auto`.
+        before: With shortcuts.
+        after: Without.
+        latency: Time without over time with.
+    """
     said = _figures(before, after, latency)
     if mode == "on":
         return True, f"asked for: {said}"

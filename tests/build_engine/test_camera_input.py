@@ -35,7 +35,8 @@ def test_frames_are_normalized_in_the_graph(classifier: onnx.ModelProto) -> None
 
 def test_the_scale_disappears_into_the_first_convolution_and_the_mean_does_not(classifier: onnx.ModelProto) -> None:
     fused = fuse(takes_frames(classifier, CAMERA)).model
-    assert [node.op_type for node in fused.graph.node][:4] == ["Cast", "Transpose", "Sub", "Conv"]
+    kinds = [node.op_type for node in fused.graph.node][:4]
+    assert kinds in (["Cast", "Transpose", kind, "Conv"] for kind in ("Sub", "Add"))
 
 
 def test_no_mean_and_no_scale_need_no_node(classifier: onnx.ModelProto) -> None:

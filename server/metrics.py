@@ -55,6 +55,21 @@ frames within one period is exact."""
 BATCH_BUCKETS_FRAMES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
+TRITON_METRICS = {
+    "nv_inference_request_success": "Requests that were answered.",
+    "nv_inference_request_failure": "Requests that failed.",
+    "nv_inference_count": "Entries of the batches of all requests.",
+    "nv_inference_exec_count": "Executions of requests.",
+    "nv_inference_request_duration_us": "Time of requests from receipt to answer, in microseconds, summed.",
+    "nv_inference_queue_duration_us": "Time they waited for their turn.",
+    "nv_inference_compute_input_duration_us": "Time of copying their inputs.",
+    "nv_inference_compute_infer_duration_us": "Time of the engine.",
+    "nv_inference_compute_output_duration_us": "Time of copying their outputs.",
+}
+"""Triton's names for what requests of the Open Inference Protocol do; frames have the metrics of this project. They only
+grow, though they are gauges: a counter's name would have to end in `_total`."""
+
+
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 
@@ -173,6 +188,9 @@ class Metrics:
                 "precision",
             ),
         )
+        self.triton = {
+            name: self._gauge(name, text, ("model", "version")) for name, text in TRITON_METRICS.items()
+        }
         self._process = ProcessCollector(registry=self.registry)
 
     def camera(self, camera_id: str) -> CameraMetrics:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -26,10 +29,75 @@ class BatchNormalization(OpRun):
         return ((x - mean) / np.sqrt(variance + epsilon) * gamma + beta,)
 
 
+class ConvTranspose(OpRun):
+    """Transposed convolution of any number of axes: ``y[s p + d k - begin] += x[p] W[k]``, group by group.
+
+    The ONNX reference implementation knows one group only.
+    """
+
+    def _run(
+        self,
+        x: npt.NDArray[np.float64],
+        weight: npt.NDArray[np.float64],
+        bias: npt.NDArray[np.float64] | None = None,
+        *,
+        auto_pad: str = "NOTSET",
+        dilations: Sequence[int] | None = None,
+        group: int = 1,
+        output_padding: Sequence[int] | None = None,
+        output_shape: Sequence[int] | None = None,
+        pads: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+        **_: object,
+    ) -> tuple[npt.NDArray[np.float64]]:
+        axes, kernel = x.ndim - 2, weight.shape[2:]
+        steps, gaps, extra = strides or [1] * axes, dilations or [1] * axes, output_padding or [0] * axes
+        reach = [s * (n - 1) + d * (k - 1) + 1 for s, n, d, k in zip(steps, x.shape[2:], gaps, kernel, strict=True)]
+        begins, sizes = _cut(reach, extra, auto_pad, output_shape, pads, steps, x.shape[2:])
+        grouped = x.reshape(x.shape[0], group, -1, *x.shape[2:])
+        taps = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+        room = [max(r + e, b + n) for r, e, b, n in zip(reach, extra, begins, sizes, strict=True)]
+        whole = np.zeros((x.shape[0], group, weight.shape[1], *room))
+        for tap in np.ndindex(*kernel):
+            spread = (
+                slice(d * k, d * k + s * (n - 1) + 1, s)
+                for d, k, s, n in zip(gaps, tap, steps, x.shape[2:], strict=True)
+            )
+            places: tuple[Any, ...] = (..., *spread)
+            at: tuple[Any, ...] = (..., *tap)
+            whole[places] += np.einsum("ngi...,gio->ngo...", grouped, taps[at])
+        inside = (slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True))
+        cut: tuple[Any, ...] = (..., *inside)
+        y = whole[cut].reshape(x.shape[0], -1, *sizes)
+        return (y if bias is None else y + bias.reshape(-1, *[1] * axes),)
+
+
+def _cut(
+    reach: Sequence[int],
+    extra: Sequence[int],
+    auto_pad: str,
+    output_shape: Sequence[int] | None,
+    pads: Sequence[int] | None,
+    strides: Sequence[int],
+    image: Sequence[int],
+) -> tuple[list[int], list[int]]:
+    """Where a transposed convolution's output begins in all that it reaches, and its size, per axis."""
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER") and not output_shape:
+        output_shape = [min(n * s, r) for n, s, r in zip(image, strides, reach, strict=True)]
+    if output_shape:
+        sizes = list(output_shape)[-len(reach) :]
+        total = [max(r + e - size, 0) for r, e, size in zip(reach, extra, sizes, strict=True)]
+        return [cut // 2 if auto_pad == "SAME_UPPER" else cut - cut // 2 for cut in total], sizes
+    flat = list(pads) if pads and auto_pad == "NOTSET" else [0] * (2 * len(reach))
+    begins, ends = flat[: len(reach)], flat[len(reach) :]
+    return begins, [r + e - b - f for r, e, b, f in zip(reach, extra, begins, ends, strict=True)]
+
+
 def float64_evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """Evaluates a model in float64; its inputs are to be given in float64 too."""
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return ReferenceEvaluator(in_double(model), new_ops=[BatchNormalization] if opset < 14 else None)
+    better: list[type[OpRun]] = [ConvTranspose, BatchNormalization] if opset < 14 else [ConvTranspose]
+    return ReferenceEvaluator(in_double(model), new_ops=better)
 
 
 def in_double(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -23,6 +23,8 @@ IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 ARRAYS = frozenset({".npz", ".npy"})
 FEW_FRAMES = 32
 """Below this many, ranges depend on luck: a note says so."""
+NAMED = 10
+"""Most skipped files that are named."""
 UNREADABLE_SHARE = 0.05
 """Share of unreadable files that is skipped; more means that the folder is not what was meant."""
 
@@ -94,11 +96,21 @@ def read_samples(
             remedy="remove them, or give another folder to --calibration-data",
         )
     if skipped:
-        progress.note(f"{len(skipped)} unreadable calibration files were skipped: {', '.join(skipped)}")
+        more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+        progress.note(
+            f"{len(skipped)} of {len(chosen)} calibration files cannot be read and were skipped: "
+            f"{', '.join(skipped[:NAMED])}{more}"
+        )
     if len(samples) < FEW_FRAMES:
         progress.note(f"only {len(samples)} calibration samples; {FEW_FRAMES} or more from varied scenes are advised")
     if len(samples) > 1 and all(_same(samples[0], other) for other in samples[1:]):
         progress.note(f"all {len(samples)} calibration samples are identical: ranges will fit that one scene only")
+    flat = sum(all(array.min() == array.max() for array in entry.values() if array.size) for entry in samples)
+    if flat:
+        progress.note(
+            f"{flat} of {len(samples)} calibration samples hold one value throughout, such as a black frame: they say "
+            "nothing about the ranges of real ones"
+        )
     return Samples(tuple(samples[:count]), tuple(names[:count]), tuple(skipped))
 
 

@@ -62,6 +62,7 @@ def test_too_few_and_identical_samples_are_said(tmp_path: Path) -> None:
     read_samples(tmp_path, TENSORS, None, 10, noting)
     assert any("only 5 calibration samples" in note for note in noting.notes)
     assert any("identical" in note for note in noting.notes)
+    assert any("5 of 5 calibration samples hold one value throughout" in note for note in noting.notes)
 
 
 def test_the_digest_depends_on_every_value_and_on_the_order(tmp_path: Path) -> None:

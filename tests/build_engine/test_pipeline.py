@@ -35,6 +35,7 @@ def options(
         output=folder / "bundle",
         precision="int8",
         calibration_data=frames_folder,
+        calibration_method="entropy",
         targets=("cpu", "rtx", "jetson-orin"),
         camera=CAMERA,
         postprocess=postprocessing_file,
@@ -180,6 +181,7 @@ def test_a_budget_is_kept_by_the_metric_and_the_report_says_how(options: BuildOp
         metric=f"{__name__}:heat",
         metric_args={"frames": 2},
         max_accuracy_drop=5.0,
+        calibration_method=None,
         search_cache=tmp_path / "cache",
         latency_seconds=0,
     )

@@ -66,8 +66,8 @@ TRITON_METRICS = {
     "nv_inference_compute_infer_duration_us": "Time of the engine.",
     "nv_inference_compute_output_duration_us": "Time of copying their outputs.",
 }
-"""Triton's names for what requests of the Open Inference Protocol do; frames have the metrics of this project. They only
-grow, though they are gauges: a counter's name would have to end in `_total`."""
+"""Triton's names for what requests of the Open Inference Protocol do; frames have the metrics of this project. They
+only grow, though they are gauges: a counter's name would have to end in `_total`."""
 
 
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)

@@ -226,7 +226,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (SERVICE, ADMIN_SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-        scrape = ScrapeServer(self.metrics, self.core.refresh_gauges)
+        scrape = ScrapeServer(self.metrics, self._refresh_metrics)
         with _listening("--port", settings.host, settings.port):
             _probe(settings.host, settings.port)
             port = self.open_inference.port = server.add_insecure_port(_join(settings.host, settings.port))
@@ -236,6 +236,11 @@ class Server:
         await server.start()
         self._stack.push_async_callback(server.stop, LAST_WORDS_SECONDS)
         return Addresses(_join(settings.host, port), f"http://{_join(settings.host, metrics_port)}/metrics")
+
+    def _refresh_metrics(self) -> None:
+        """Called when Prometheus asks."""
+        self.core.refresh_gauges()
+        self.open_inference.refresh_metrics()
 
     def _largest_message(self, limits: Limits) -> int:
         """Bytes: the largest frame, or the largest request of an engine that was loaded at the start."""

@@ -18,6 +18,7 @@ from server.lane import EngineState
 from server.open_inference import memory_calls, models, repository, settings_calls
 from server.open_inference.caller import Caller
 from server.open_inference.inference import Inference
+from server.open_inference.metrics import show
 from server.open_inference.regions import Regions
 from server.open_inference.stream import RequestStream
 
@@ -112,6 +113,11 @@ class OpenInferenceService:
     def idle(self) -> bool:
         """Whether no request waits for its answer."""
         return not self._calls
+
+    def refresh_metrics(self) -> None:
+        """Bring up to date what Prometheus reads only now and then."""
+        lanes = self._core.catalogue.lanes
+        show(self._core.metrics, {(lane.name, lane.version): self._inference.statistics(lane) for lane in lanes})
 
     def _unary(self, request: type[Message], call: Call) -> grpc.RpcMethodHandler[Any, Any]:
         async def answer(message: bytes, context: Context) -> bytes:

@@ -20,6 +20,7 @@ from protos.inference.service_pb2 import (
     ServerReadyRequest,
     ServerReadyResponse,
 )
+from server.metrics import TRITON_METRICS
 from server.open_inference.stream import REQUESTS_AHEAD
 from tests.server.bundles import HEIGHT, WIDTH
 from tests.server.conftest import Engine, Running
@@ -100,6 +101,22 @@ async def test_a_higher_priority_goes_first(running: Running, engine: Engine) ->
     engine.free()
     await asyncio.gather(*calls)
     assert engine.batches == [[1.0], [3.0], [2.0]]
+
+
+async def test_prometheus_sees_requests_by_triton_s_names(running: Running, engine: Engine) -> None:
+    await infer(running.channel, request(batch=3))
+    engine.fail = "out of order"
+    await failure(infer(running.channel, request()))
+    shown = dict(
+        line.rsplit(" ", 1) for line in (await running.metrics()).splitlines() if line.startswith("nv_inference")
+    )
+    labels = '{model="quarters",version="1.0"}'
+    assert {name.removesuffix(labels) for name in shown} == set(TRITON_METRICS)
+    for name, value in (("request_success", 1), ("request_failure", 1), ("count", 3), ("exec_count", 1)):
+        assert float(shown[f"nv_inference_{name}{labels}"]) == value
+    assert float(shown[f"nv_inference_compute_infer_duration_us{labels}"]) > 0
+    await running.server.catalogue.unload("quarters")
+    assert "nv_inference_count{" not in await running.metrics()
 
 
 async def test_a_failing_engine_costs_its_request_and_no_more(running: Running, engine: Engine) -> None:

@@ -215,6 +215,7 @@ class Core:
             self.metrics.queue_depth(label).set(depth)
         self.metrics.process_memory("resident").set(self._process.resident_bytes())
         self.metrics.process_memory("peak").set(self._process.peak_bytes())
+        self.metrics.refresh_ages()
         self.metrics.serving().set(not self.draining)
 
     def _check_limits(self, request: pb.Open, outdated: Collection[Session]) -> int:

@@ -99,6 +99,26 @@ class Family(Generic[Kind]):
             self.metric.remove(*values)
 
 
+@dataclass
+class AgeTrack:
+    """How steady a camera's answers are. Gauges are set from it when someone asks.
+
+    Attributes:
+        jitter_ns: Smoothed difference between the ages of one answer and the next (RFC 3550, section 6.4.1).
+        uncertainty_ns: Error bound of the last age.
+    """
+
+    jitter_ns: float = 0.0
+    uncertainty_ns: int = 0
+    _last_ns: int | None = None
+
+    def observe(self, age_ns: int, uncertainty_ns: int) -> None:
+        """Take an answer's age into account."""
+        if self._last_ns is not None:
+            self.jitter_ns += (abs(age_ns - self._last_ns) - self.jitter_ns) / 16
+        self._last_ns, self.uncertainty_ns = age_ns, uncertainty_ns
+
+
 @dataclass(frozen=True)
 class CameraMetrics:
     """The series of one camera, resolved once."""
@@ -107,6 +127,8 @@ class CameraMetrics:
     frames: Mapping[str, Counter]
     age: Histogram
     client_dropped: Counter
+    deadline_misses: Counter
+    track: AgeTrack
 
 
 @dataclass
@@ -140,6 +162,19 @@ class Metrics:
         self.client_dropped = self._counter(
             "monocoque_client_dropped_frames", "Frames that a client replaced before it could send them.", ("camera",)
         )
+        self.deadline_misses = self._counter(
+            "monocoque_deadline_misses",
+            "Frames with a maximum age that were not answered OK within it, replaced ones apart.",
+            ("camera",),
+        )
+        self.age_jitter = self._gauge(
+            "monocoque_frame_age_jitter_seconds",
+            "Smoothed difference between the ages of one answer and the next (RFC 3550).",
+            ("camera",),
+        )
+        self.age_uncertainty = self._gauge(
+            "monocoque_frame_age_uncertainty_seconds", "Error bound of the last frame's age.", ("camera",)
+        )
         self.queue_depth = self._gauge("monocoque_queue_depth_frames", "Frames waiting for the engine.", ("camera",))
         self.batch_size = self._histogram(
             "monocoque_batch_size_frames", "Frames per engine launch.", (), BATCH_BUCKETS_FRAMES
@@ -165,7 +200,9 @@ class Metrics:
             "monocoque_streams_ended", "Streams by the status they ended with.", ("code",)
         )
         self.clock_steps = self._counter(
-            "monocoque_clock_steps", "Times that a clock was seen to be set: a client's, or the server's UTC.", ("clock",)
+            "monocoque_clock_steps",
+            "Times that a clock was seen to be set: a client's, or the server's UTC.",
+            ("clock",),
         )
         self.watcher_missed = self._counter(
             "monocoque_watcher_missed_results", "Results that slow subscribers did not get.", ()
@@ -188,9 +225,7 @@ class Metrics:
                 "precision",
             ),
         )
-        self.triton = {
-            name: self._gauge(name, text, ("model", "version")) for name, text in TRITON_METRICS.items()
-        }
+        self.triton = {name: self._gauge(name, text, ("model", "version")) for name, text in TRITON_METRICS.items()}
         self._process = ProcessCollector(registry=self.registry)
 
     def camera(self, camera_id: str) -> CameraMetrics:
@@ -205,6 +240,12 @@ class Metrics:
         """The value of the label `camera` for a camera."""
         named = len(self._cameras) - (OTHER_CAMERA in self._cameras)
         return camera_id if camera_id in self._cameras or named < self.max_cameras else OTHER_CAMERA
+
+    def refresh_ages(self) -> None:
+        """Bring the gauges of ages up to date."""
+        for label, camera in self._cameras.items():
+            self.age_jitter(label).set(camera.track.jitter_ns / 1e9)
+            self.age_uncertainty(label).set(camera.track.uncertainty_ns / 1e9)
 
     def collect_process(self) -> Iterable[Metric]:
         """The process's own metrics, which are no families of ours."""
@@ -221,6 +262,8 @@ class Metrics:
             frames={status: self.frames(label, status) for status in STATUSES},
             age=self.frame_age(label),
             client_dropped=self.client_dropped(label),
+            deadline_misses=self.deadline_misses(label),
+            track=AgeTrack(),
         )
 
     def _histogram(

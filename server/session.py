@@ -295,6 +295,10 @@ class Session:
             for stage, duration_ns in stages.items():
                 frame.camera.metrics.stages[stage].observe(duration_ns / 1e9)
             frame.camera.metrics.age.observe(age_ns / 1e9)
+            frame.camera.metrics.track.observe(age_ns, frame.uncertainty_ns)
+        late = frame.deadline_ns is not None and self._host.monotonic_ns() > frame.deadline_ns
+        if late and status in ("ok", "late", "failed"):
+            frame.camera.metrics.deadline_misses.inc()
         if status not in ("stale", "undelivered"):  # after a stale one, by definition, a newer result follows
             self._audience.publish(frame.camera, result)
 

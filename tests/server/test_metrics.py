@@ -18,6 +18,9 @@ from tests.server.raw_client import camera, frame
 NAMES = {
     "monocoque_stage_latency_seconds": "histogram",
     "monocoque_frames": "counter",
+    "monocoque_deadline_misses": "counter",
+    "monocoque_frame_age_jitter_seconds": "gauge",
+    "monocoque_frame_age_uncertainty_seconds": "gauge",
     "monocoque_frame_age_seconds": "histogram",
     "monocoque_client_dropped_frames": "counter",
     "monocoque_queue_depth_frames": "gauge",

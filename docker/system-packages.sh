@@ -3,7 +3,7 @@
 set -eu
 
 missing=""
-for pair in prometheus:prometheus chromium:chromium buildah:buildah debootstrap:debootstrap \
+for pair in prometheus:prometheus chromium:chromium buildah:buildah debootstrap:debootstrap node:nodejs npm:npm \
     c++:g++ cmake:cmake protoc:protobuf-compiler; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done

@@ -181,10 +181,13 @@ async def test_garbage_is_refused(running: Running) -> None:
     await running.still_serves()
 
 
-async def test_a_message_beyond_the_limit_is_refused(running: Running) -> None:
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+async def test_a_message_beyond_the_limit_is_refused(running: Running, compression: grpc.Compression) -> None:
     too_large = request()
-    too_large.raw_input_contents[0] = bytes(8 << 20)
-    assert (await failure(infer(running.channel, too_large))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    too_large.raw_input_contents[0] = bytes(8 << 20)  # a few kilobytes once it is compressed
+    multi: Any = running.channel.unary_unary(SERVICE + "ModelInfer")
+    error = await failure(multi(too_large.SerializeToString(), compression=compression))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await running.still_serves()
 
 

@@ -80,7 +80,6 @@ class Emitter:
             name = f"{base}.{index}"
             if is_affine(term.part):
                 made.append(self._affine(name, leaf, term.part, bias, cut, written))
-                made[-1].shape = leaf.shape
                 continue
             shift = None if bias is None else self.weight(f"{name}.bias", bias, cut.root)
             part = self.convolution(name, leaf, term.part, shift, cut, written)
@@ -99,14 +98,16 @@ class Emitter:
         written: list[ir.Node],
     ) -> ir.Value:
         """A Mul where there is something to scale, an Add where there is something to shift by."""
-        per_channel = (term.c_out, *[1] * term.axes)
+        per_channel, shape = (term.c_out, *[1] * term.axes), source.shape
         scale = term.weight.value.reshape(per_channel)
         if np.any(scale != 1):
             factor = self.weight(f"{name}.scale", scale, cut.root)
             source = self._node(f"{name}.mul" if bias is not None else name, "Mul", [source, factor], [], cut, written)
+            source.shape = shape
         if bias is not None:
             shift = self.weight(f"{name}.shift", bias.reshape(per_channel), cut.root)
             source = self._node(name, "Add", [source, shift], [], cut, written)
+            source.shape = shape
         return source
 
     def _sum(

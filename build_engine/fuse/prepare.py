@@ -7,6 +7,7 @@ from onnx import numpy_helper
 from onnx_ir.passes import common
 
 from build_engine.fuse.fold import fold_constants
+from build_engine.fuse.hoist import hoist
 from build_engine.fuse.refuse import refuse_invalid, refuse_unusable_weights
 from build_engine.fuse.simplify import simplify
 
@@ -35,6 +36,8 @@ def prepare(model: onnx.ModelProto | ir.Model) -> ir.Model:
         if not fold_constants(working):
             break
     simplify(working)
+    for graph in working.graphs():
+        hoist(graph)
     tidy(working)
     return working
 

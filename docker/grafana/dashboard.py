@@ -337,6 +337,28 @@ FLOW_ROW = (
         "percentunit",
         steps=((None, GREEN), (0.8, YELLOW), (0.95, RED)),
     ),
+    Panel(
+        "Steadiness of ages",
+        "Smoothed difference between the ages of one answer and the next (RFC 3550), and the error bound of the clock.",
+        (
+            (f"max by (camera) (monocoque_frame_age_jitter_seconds{{{CAMERA}}})", "{{camera}} jitter"),
+            (f"max by (camera) (monocoque_frame_age_uncertainty_seconds{{{CAMERA}}})", "{{camera}} error bound"),
+        ),
+        "s",
+        steps=((None, GREEN), (FRAME_PERIOD_SECONDS, YELLOW)),
+        width=12,
+    ),
+    Panel(
+        "Deadlines missed, clocks set",
+        "Frames with a maximum age that were not answered within it, per second; and how often a clock was seen to be "
+        "set rather than to run, within the last five minutes.",
+        (
+            (rate("monocoque_deadline_misses_total", "camera"), "{{camera}} missed"),
+            ("sum by (clock) (increase(monocoque_clock_steps_total[5m]))", "{{clock}} clock set"),
+        ),
+        "short",
+        width=12,
+    ),
 )
 
 MEMORY_ROW = (

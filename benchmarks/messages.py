@@ -2,7 +2,7 @@
 
     python -m benchmarks.messages
 
-The same client for all: `grpc.aio` at bytes level, two messages in flight per stream, as many as our credits allow.
+The same client for all: `grpc.aio` at bytes level, four messages in flight per stream, as many as our credits allow.
 The echoes take the bytes and answer with 200; one is `grpc.aio`, one has a thread per stream, and the faster one is the
 reference. Our server replays 100 kB grey frames through an engine that does nothing, and does everything else: checks,
 scheduling, the thread of the engine, ledger, metrics, the result.
@@ -28,7 +28,7 @@ from protos.monocoque.v1 import camera_pb2, stream_pb2
 
 AIM = 0.60
 STREAMS = 8
-IN_FLIGHT = 2
+IN_FLIGHT = 4
 WIDTH, HEIGHT = 400, 250
 """100 kB of grey."""
 STREAM_FRAMES = "/monocoque.v1.CameraStreamService/StreamFrames"

@@ -32,6 +32,7 @@ from client.errors import (
 from client.frames import Camera, Encoding, Frame, Intrinsics, Mounting
 from client.outbox import Counts
 from client.results import Age, Detection, Ledger, Memory, Result, Status
+from client.sets import SetFrame, SurroundSet, VehicleObject
 from client.stream import Policy, Stream
 from client.sync import SyncConnection, SyncStream, connect_sync
 
@@ -58,15 +59,18 @@ __all__ = [
     "Rejected",
     "Result",
     "ServerUnreachable",
+    "SetFrame",
     "SourceError",
     "Status",
     "Stream",
     "StreamClock",
     "StreamClosed",
     "StreamStalled",
+    "SurroundSet",
     "SyncConnection",
     "SyncStream",
     "TensorSpec",
+    "VehicleObject",
     "VideoEncoder",
     "Watched",
     "connect",

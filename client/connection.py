@@ -83,6 +83,10 @@ class Connection:
         max_age_ns: int = 0,
         tensors: Sequence[str] = (),
         shared_memory: bool = False,
+        sets: bool = False,
+        set_tolerance_ns: int = 0,
+        engine: str = "",
+        engine_version: str = "",
     ) -> Stream:
         """A stream of these cameras' frames; opens in `async with`.
 
@@ -95,6 +99,10 @@ class Connection:
             tensors: Dense outputs to answer beside detections, for example `drivable`.
             shared_memory: Whether frames go through memory that the server shares instead of gRPC; for a server on
                 this host.
+            sets: Whether the cameras' frames of one moment are computed as one; `Stream.sets` then follows them.
+            set_tolerance_ns: Frames further apart in their capture times are of different sets; 0: 20 ms.
+            engine: Name of the engine; empty: the server's first.
+            engine_version: Its version, which then no other takes the place of; empty: the newest.
         """
         return Stream(
             self._open_channel(),
@@ -106,6 +114,9 @@ class Connection:
             max_age_ns,
             tensors,
             shared_memory,
+            stream_pb2.Sets(tolerance_ns=set_tolerance_ns) if sets else None,
+            engine,
+            engine_version,
         )
 
     async def watch(self, camera_ids: Sequence[str] = ()) -> AsyncGenerator[Watched, None]:

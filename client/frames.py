@@ -79,6 +79,8 @@ class Camera:
         period_ns: Time between frames; 0 where it is not known.
         intrinsics: Its optics; None: detections carry no distance.
         mounting: Its place on the vehicle, passed on to watchers.
+        priority: Added to the stream's: 1 for the camera that is served first.
+        weight: Its share of the engine among cameras of its priority, where there are more frames than it can compute.
     """
 
     id: str
@@ -88,6 +90,8 @@ class Camera:
     period_ns: int = 0
     intrinsics: Intrinsics | None = None
     mounting: Mounting | None = None
+    priority: int = 0
+    weight: int = 1
 
     def with_encoding(self, encoding: Encoding) -> Camera:
         """The same camera sending another encoding."""
@@ -101,6 +105,8 @@ class Camera:
             height=self.height,
             encoding=encoding_to_proto(self.encoding),
             period_ns=self.period_ns,
+            priority=self.priority,
+            weight=self.weight,
         )
         if self.intrinsics is not None:
             message.intrinsics.CopyFrom(camera_pb2.Intrinsics(**vars(self.intrinsics)))
@@ -124,6 +130,8 @@ class Camera:
             mounting=Mounting(place.x_m, place.y_m, place.z_m, place.yaw_rad, place.pitch_rad, place.roll_rad)
             if message.HasField("mounting")
             else None,
+            priority=message.priority,
+            weight=message.weight or 1,
         )
 
 

@@ -139,6 +139,8 @@ class Result:
         memory: What it held.
         engine_digest: SHA-256 of the bundle's manifest.
         batch_size: Frames in its batch.
+        set_number: The set it belongs to; 0 for a frame of no set.
+        schema_changed: The engine was swapped since the stream was opened, for one with other labels or outputs.
         frame: The frame as it was submitted; None for a watched result.
     """
 
@@ -156,6 +158,8 @@ class Result:
     memory: Memory
     engine_digest: str
     batch_size: int
+    set_number: int = 0
+    schema_changed: bool = False
     frame: Frame | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -219,6 +223,8 @@ def result_from_proto(
             process_resident_bytes=message.memory.process_resident_bytes,
         ),
         engine_digest=message.engine_digest,
+        set_number=message.set_number,
+        schema_changed=message.schema_changed,
         batch_size=message.batch_size,
         frame=None if sent is None else sent.frame,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -31,6 +32,7 @@ from client.limits import check_bytes
 from client.outbox import Counts, Outbox
 from client.results import Result, Sent
 from client.rpc import FrameCall, parse_response
+from client.sets import MAX_UNREAD_SETS, SurroundSet, set_from_proto
 from client.shared_memory import SharedSlots, Slot, map_slots
 from protos import wire
 from protos.monocoque.v1 import stream_pb2
@@ -76,6 +78,9 @@ class Stream:
         max_age_ns: int,
         tensors: Sequence[str],
         shared_memory: bool,
+        sets: stream_pb2.Sets | None = None,
+        engine: str = "",
+        engine_version: str = "",
     ) -> None:
         for camera in cameras:
             check_camera(camera)
@@ -96,11 +101,15 @@ class Stream:
             tensors=tensors,
             shared_memory=shared_memory,
             credits_with_results=True,
+            sets=sets,
+            engine=engine,
+            engine_version=engine_version,
         )
         self._outbox: Outbox[_Waiting] = Outbox(list(self.cameras))
         self._slots: SharedSlots | None = None
         self._sequences = dict.fromkeys(self.cameras, 0)
         self._inbox = inbox.Inbox(forgets=policy == "live")
+        self._sets: deque[SurroundSet] = deque(maxlen=MAX_UNREAD_SETS)
         self._call: FrameCall | None = None
         self._opened: Opened | None = None
         self._probe_due = False
@@ -279,6 +288,17 @@ class Stream:
             raise self._error
         raise StopAsyncIteration
 
+    async def sets(self) -> AsyncGenerator[SurroundSet, None]:
+        """The sets, each once the results of all its frames are there to be read; ends as the results do.
+
+        Results are read apart, from the stream itself.
+        """
+        while True:
+            await self._until(lambda: bool(self._sets) or self._ended)
+            if not self._sets:
+                return
+            yield self._sets.popleft()
+
     async def __aenter__(self) -> Stream:
         call = self._call = FrameCall(self._channel)
         self._opened, granted = await open_frames(call, self._address, self._open, self.cameras.values())
@@ -397,6 +417,8 @@ class Stream:
                 self._slots.answered(response.result.camera_id, response.result.sequence)
         elif kind == "credit":
             self._outbox.grant(response.credit.camera_id, response.credit.frames)
+        elif kind == "set":
+            self._sets.append(set_from_proto(response.set))
         elif kind == "clock_reply":
             self._inbox.take_time(response.clock_reply, now_ns)
         else:

@@ -18,6 +18,7 @@ from client.frames import Camera, Frame, Image
 from client.outbox import Counts
 from client.results import Result
 from client.rpc import DEFAULT_ADDRESS
+from client.sets import SurroundSet
 from client.shared_memory import Slot
 from client.stream import Policy, Stream
 
@@ -116,6 +117,16 @@ class SyncStream:
         """Send no more frames; see `Stream.finish`."""
         self._loop.run(self._stream.finish())
 
+    def sets(self) -> Iterator[SurroundSet]:
+        """The sets; see `Stream.sets`."""
+        following = self._stream.sets()
+
+        async def read() -> SurroundSet | None:
+            return await anext(following, None)
+
+        while (found := self._loop.run(read())) is not None:
+            yield found
+
     def __iter__(self) -> Iterator[Result]:
         return self
 
@@ -167,6 +178,10 @@ class SyncConnection:
         max_age_ns: int = 0,
         tensors: Sequence[str] = (),
         shared_memory: bool = False,
+        sets: bool = False,
+        set_tolerance_ns: int = 0,
+        engine: str = "",
+        engine_version: str = "",
     ) -> SyncStream:
         """A stream of these cameras' frames; see `Connection.stream`."""
         loop = self._running()
@@ -180,6 +195,10 @@ class SyncConnection:
                 max_age_ns=max_age_ns,
                 tensors=tensors,
                 shared_memory=shared_memory,
+                sets=sets,
+                set_tolerance_ns=set_tolerance_ns,
+                engine=engine,
+                engine_version=engine_version,
             )
 
         return SyncStream(loop, loop.run(make()))

@@ -6,9 +6,9 @@ import client
 
 PUBLIC = """
     Age Camera ClientError Connection ConnectionLost Counts Detection Encoding Engine Frame FrameInvalid Intrinsics
-    Ledger Memory Mounting Offset Opened Policy ProtocolViolation Rejected Result ServerUnreachable SourceError Status
-    Stream StreamClock StreamClosed StreamStalled SyncConnection SyncStream TensorSpec VideoEncoder Watched connect
-    connect_sync encode
+    Ledger Memory Mounting Offset Opened Policy ProtocolViolation Rejected Result ServerUnreachable SetFrame SourceError
+    Status Stream StreamClock StreamClosed StreamStalled SurroundSet SyncConnection SyncStream TensorSpec VehicleObject
+    VideoEncoder Watched connect connect_sync encode
 """
 OURS = ("build_engine", "engine", "server", "surround", "torch", "onnx", "onnxruntime")
 

@@ -86,7 +86,7 @@ class Inference:
         prepared = self._prepared.find(head, len(raw) > 0, lanes)
         request_id = ""
         try:
-            if prepared is None:
+            if prepared is None or not self._regions.has(prepared.regions, caller):
                 request = ModelInferRequest.FromString(head)
                 request_id = request.id
                 prepared = self._prepare(lanes, request, len(raw) > 0, caller)
@@ -103,7 +103,8 @@ class Inference:
         """Check everything but the raw contents."""
         lane = self.find(request.model_name, request.model_version)
         model = self._model(lane)
-        find_region = self._finder(caller)
+        used: list[Region] = []
+        find_region = self._finder(caller, used)
         wanted = read_outputs(model, request, find_region)
         inputs = plan_inputs(model, request, has_raw, find_region)
         return Prepared(
@@ -115,6 +116,7 @@ class Inference:
             wanted=wanted,
             inputs=inputs,
             cost_bytes=cost_bytes(model, wanted, inputs.batch),
+            regions=tuple(used),
         )
 
     async def _compute(self, prepared: Prepared, raw: Sequence[memoryview], received: int, in_stream: bool) -> bytes:
@@ -145,14 +147,19 @@ class Inference:
             model = self._models[lane] = Model.of(served)
         return model
 
-    def _finder(self, caller: Caller) -> FindRegion:
-        """Looks up the regions of a caller, whose user is asked for by the first of them."""
+    def forget_regions(self) -> None:
+        """Regions were unregistered: let go of them."""
+        self._prepared.forget_regions()
+
+    def _finder(self, caller: Caller, used: list[Region]) -> FindRegion:
+        """Looks up regions of a caller, whose user is asked for by the first of them, and notes them in `used`."""
         user: int | None = None
 
         def find(name: str) -> Region:
             nonlocal user
             user = caller.user() if user is None else user
-            return self._regions.find(user, name)
+            used.append(self._regions.find(user, name))
+            return used[-1]
 
         return find
 

@@ -16,6 +16,7 @@ from server.open_inference.inputs import InputPlan
 from server.open_inference.models import Model
 from server.open_inference.options import Options
 from server.open_inference.outputs import Wanted, answer_head, raw_bytes, write_answer
+from server.open_inference.regions import Region
 
 KEPT = 64
 """Requests that are remembered."""
@@ -39,6 +40,7 @@ class Prepared:
         wanted: What it asks for.
         inputs: Where its inputs are.
         cost_bytes: What writing its answer takes, see `outputs.cost_bytes`.
+        regions: Shared memory that it uses; whoever sends it again must have it still.
     """
 
     lanes: Lanes
@@ -49,16 +51,12 @@ class Prepared:
     wanted: Sequence[Wanted]
     inputs: InputPlan
     cost_bytes: int
+    regions: tuple[Region, ...]
     _heads: dict[bool, bytes] = field(default_factory=dict)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it says the same whoever sends it and whenever: no shared memory, no elements, no classes."""
-        return not self.inputs.others and not any(one.classes or one.placement for one in self.wanted)
 
     def write(self, outputs: Mapping[str, npt.NDArray[Any]], *, in_stream: bool) -> bytes:
         """The answer on the wire, see `write_answer`."""
-        if not self.is_plain:
+        if any(one.classes or one.placement for one in self.wanted):
             return write_answer(self.model, self.request_id, self.wanted, outputs, in_stream=in_stream)
         if in_stream not in self._heads:
             specs = [self.model.outputs[one.name] for one in self.wanted]
@@ -89,8 +87,12 @@ class PreparedRequests:
         return found
 
     def keep(self, head: bytes, has_raw: bool, prepared: Prepared) -> None:
-        """Remember a request, where it can be told from its head alone."""
-        if prepared.is_plain and len(head) <= LONGEST_HEAD_BYTES:
+        """Remember a request, if its head is short."""
+        if len(head) <= LONGEST_HEAD_BYTES:
             self._kept[head, has_raw] = prepared
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
+
+    def forget_regions(self) -> None:
+        """Forget the requests that use shared memory: remembering one would keep it."""
+        self._kept = OrderedDict((key, kept) for key, kept in self._kept.items() if not kept.regions)

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.errors import LimitReached, NameTaken, RegionNotFound, RequestInvalid
+from server.open_inference.caller import Caller
 
 DIRECTORY = "/dev/shm"  # noqa: S108 - it is where shm_open(3) makes its files
 KEY = re.compile(r"/[A-Za-z0-9_.-]{1,64}")
@@ -196,9 +197,16 @@ class Regions:
             )
         return region
 
-    def close(self) -> None:
-        """Forget all of them."""
-        self._regions.clear()
+    def has(self, regions: Sequence[Region], caller: Caller) -> bool:
+        """Whether these are still regions of a caller; who it is matters only where there are any.
+
+        Raises:
+            NotSupported: The caller can have none.
+        """
+        if not regions:
+            return True
+        user = caller.user()
+        return all(self._regions.get((user, region.name)) is region for region in regions)
 
 
 def _open(user: int, key: str) -> int:

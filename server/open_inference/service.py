@@ -82,7 +82,7 @@ class OpenInferenceService:
             ),
             "SystemSharedMemoryUnregister": (
                 pb.SystemSharedMemoryUnregisterRequest,
-                self._on_regions(memory_calls.unregister),
+                self._unregister,
             ),
             "CudaSharedMemoryStatus": (
                 pb.CudaSharedMemoryStatusRequest,
@@ -200,6 +200,13 @@ class OpenInferenceService:
         if request.model_name:
             self._inference.find(request.model_name, "")
         return settings_calls.trace(request)
+
+    def _unregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, caller: Caller
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        answer = memory_calls.unregister(self._regions, request, caller)
+        self._inference.forget_regions()
+        return answer
 
     def _on_catalogue(self, call: Callable[[Any, Any], Any]) -> Call:
         return lambda request, _: call(self._core.catalogue, request)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 
-from protos.inference.service_pb2 import ModelInferRequest
+from protos.inference.service_pb2 import (
+    ModelInferRequest,
+    SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse,
+    SystemSharedMemoryUnregisterRequest,
+    SystemSharedMemoryUnregisterResponse,
+)
 from server.open_inference.prepared import KEPT
 from tests.server.conftest import serving
 from tests.server.open_inference.bundles import write_scores
-from tests.server.open_inference.test_life import failure, infer
+from tests.server.open_inference.test_life import call, failure, infer
 
 
 def request(*scores: float, request_id: str = "") -> ModelInferRequest:
@@ -45,3 +53,37 @@ async def test_few_heads_are_remembered(tmp_path: Path) -> None:
             assert (await infer(running.channel, request(1, 2, 3, 4, 5, request_id=str(index)))).id == str(index)
         await infer(running.channel, request(1, 2, 3, 4, 5, request_id="x" * 5000))
         assert len(running.server.open_inference._inference._prepared._kept) == KEPT
+
+
+async def test_shared_memory_is_looked_up_each_time(tmp_path: Path) -> None:
+    """A region that is registered anew under its name is another one; one that is unregistered is let go."""
+    keys = [f"/monocoque-test-{secrets.token_hex(8)}" for _ in range(2)]
+    files = [Path(f"/dev/shm{key}") for key in keys]
+    shared = request()
+    shared.ClearField("raw_input_contents")
+    shared.inputs[0].parameters["shared_memory_region"].string_param = "scores"
+    shared.inputs[0].parameters["shared_memory_byte_size"].int64_param = 20
+    async with serving(write_scores(tmp_path)) as running:
+
+        def register(index: int) -> Any:
+            message = SystemSharedMemoryRegisterRequest(name="scores", key=keys[index], byte_size=20)
+            return call(running.channel, "SystemSharedMemoryRegister", message, SystemSharedMemoryRegisterResponse)
+
+        def unregister() -> Any:
+            message = SystemSharedMemoryUnregisterRequest(name="scores")
+            return call(running.channel, "SystemSharedMemoryUnregister", message, SystemSharedMemoryUnregisterResponse)
+
+        try:
+            for index, file in enumerate(files):
+                file.write_bytes(np.full(5, index, np.float32).tobytes())
+                await register(index)
+                for _ in range(2):
+                    answer = await infer(running.channel, shared)
+                    assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [index] * 5
+                await unregister()
+                assert (await failure(infer(running.channel, shared))).code() is grpc.StatusCode.NOT_FOUND
+            held = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+            assert not [target for target in held if "monocoque-test" in target]
+        finally:
+            for file in files:
+                file.unlink(missing_ok=True)

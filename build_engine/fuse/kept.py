@@ -16,10 +16,17 @@ _WORTH_A_LINE = CONVOLUTIONS | {"Add", "AveragePool", "BatchNormalization", "Gem
 
 
 def kept_regions(graph: ir.Graph, cuts: Cuts, cover: Cover) -> tuple[KeptRegion, ...]:
-    """One line per linear operation of the cover that still reads another operation's result."""
+    """One line per linear operation of the cover that still reads another operation's result.
+
+    And one per operator of another domain than ONNX's own, which nothing is known about.
+    """
     lines = []
     seen: set[Choice] = set()
     for node in graph:
+        if node.domain not in ("", "ai.onnx"):
+            sentence = f"{node.domain}::{node.op_type} is no operator of ONNX's own: left as it is"
+            lines.append(KeptRegion(node_names([node])[0], module_names([node]), Reason.OPERATOR.value, sentence))
+            continue
         for value in node.outputs:
             choice = cover.choice[value]
             if choice in seen or not cover.runs(choice):

@@ -27,6 +27,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from rich.console import Console
@@ -151,10 +152,9 @@ class Load:
                 await asyncio.gather(reading, return_exceptions=True)
 
 
-async def measure(running: Running, small: int, large: int) -> list[Sample]:
-    """Both phases, a sample after each chunk."""
+async def measure(running: Running, small: int, large: int, file: IO[str]) -> None:
+    """Both phases, a sample after each chunk: to a file, since this process is one of those that must not grow."""
     processes = {"server": running.pid, "client": os.getpid()}
-    samples: list[Sample] = []
     started = time.monotonic()
     with Progress() as progress:
         for phase, total in (("small", small), ("large", large)):
@@ -170,8 +170,7 @@ async def measure(running: Running, small: int, large: int) -> list[Sample]:
                 progress.update(task, completed=sent)
                 gc.collect()
                 await asyncio.sleep(SETTLE_SECONDS)  # for the server to close the last stream
-                samples.append(look(processes, phase, sent, started))
-    return samples
+                file.write(json.dumps(asdict(look(processes, phase, sent, started))) + "\n")
 
 
 def slope(points: list[tuple[float, float]]) -> float:
@@ -262,8 +261,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = write_tiny_bundle(Path(folder) / "tiny")
         flags = ("--port", "0", "--metrics-port", "0", "--threads", "1")
-        with python("-m", "benchmarks.soak_server", str(bundle), *flags) as running:
-            samples = asyncio.run(measure(running, arguments.frames, arguments.large))
+        command = ("-m", "benchmarks.soak_server", str(bundle), *flags)
+        with python(*command) as running, (Path(folder) / "samples").open("w+") as file:
+            asyncio.run(measure(running, arguments.frames, arguments.large, file))
+            file.seek(0)
+            samples = [Sample(**json.loads(line)) for line in file]
     growth = report(Console(), samples)
     if arguments.plot is not None:
         plot(samples, arguments.plot)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import onnx
 import onnx_ir as ir
@@ -54,8 +54,23 @@ def assumed_sizes(value: ir.Value | None, options: FuseOptions) -> tuple[int, ..
     if value is None or value.shape is None:
         return ()
     return tuple(
-        dim if isinstance(dim, int) else (1 if axis == 0 else options.symbolic_size)
+        dim if isinstance(dim, int) else (1 if axis == 0 or str(dim) in options.batch_names else options.symbolic_size)
         for axis, dim in enumerate(value.shape)
+    )
+
+
+def sized_for(graph: ir.Graph, options: FuseOptions) -> FuseOptions:
+    """Options that know what a graph calls its batch: exporters transpose it to other axes.
+
+    Where nothing but the batch is open, every size that is open inside follows from it and counts as 1 too.
+    """
+    shapes = [list(value.shape) for value in graph.inputs if value.shape is not None and not value.is_initializer()]
+    batches = {str(shape[0]) for shape in shapes if shape and not isinstance(shape[0], int)} - {"None"}
+    rest = {str(dim) for shape in shapes for dim in shape[1:] if not isinstance(dim, int)}
+    return replace(
+        options,
+        batch_names=options.batch_names | (batches - rest),
+        symbolic_size=options.symbolic_size if rest - batches else 1,
     )
 
 
@@ -197,4 +212,5 @@ def count(model: onnx.ModelProto, options: FuseOptions | None = None) -> Cost:
         options: Sizes to assume where the model leaves them open. None means default.
     """
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    return cost_of(ir.serde.deserialize_model(inferred).graph, options or FuseOptions())
+    graph = ir.serde.deserialize_model(inferred).graph
+    return cost_of(graph, sized_for(graph, options or FuseOptions()))

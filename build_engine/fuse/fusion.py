@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from build_engine.errors import BuildError
-from build_engine.fuse.cost import Cost, cost_of, live_steps
+from build_engine.fuse.cost import Cost, cost_of, live_steps, sized_for
 from build_engine.fuse.cover import cheapest_cover
 from build_engine.fuse.cuts import Cut, enumerate_cuts
 from build_engine.fuse.emit import apply
@@ -60,6 +60,7 @@ def fuse(
     say = progress or _silent
     say("preparing", 0, 2)
     working = prepare(model)
+    options = sized_for(working.graph, options)
     before, live_before = cost_of(working.graph, options), live_steps(working.graph, options)
     regions: list[FusedRegion] = []
     kept: list[KeptRegion] = []

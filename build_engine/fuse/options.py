@@ -18,6 +18,8 @@ class FuseOptions:
         ns_per_launch: Nanoseconds per operator that runs.
         symbolic_size: Height and width assumed for the cost model where a model leaves them open; a batch
             left open counts as 1.
+        batch_names: Names of further sizes that count as 1, wherever they are: `build_engine.fuse.cost.sized_for`
+            adds what a model calls its batch.
         cuts_per_tensor: How many forms of a tensor are kept while looking for the best cover.
         excluded: Names of nodes, as a report gives them, that stay as they are.
     """
@@ -27,6 +29,7 @@ class FuseOptions:
     ns_per_byte: float = 0.05
     ns_per_launch: float = 5000.0
     symbolic_size: int = 224
+    batch_names: frozenset[str] = frozenset()
     cuts_per_tensor: int = 12
     excluded: frozenset[str] = frozenset()
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from build_engine.fuse.algebra import Convolution, Form, NotExact, Reason, Window
 from build_engine.fuse.algebra.form import dense
-from build_engine.fuse.cost import Cost, LiveStep, cost_of, is_constant, live_steps
+from build_engine.fuse.cost import Cost, LiveStep, cost_of, is_constant, live_steps, sized_for
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.emit import Emitter
 from build_engine.fuse.fusion import Model, finished
@@ -67,6 +67,7 @@ def remove_residuals(model: Model, options: FuseOptions | None = None) -> Residu
     options = options or FuseOptions()
     working = prepare(model)
     graph, opset = working.graph, working.opset_imports.get("", 1)
+    options = sized_for(graph, options)
     before = cost_of(graph, options)
     emitter = Emitter(graph, options)
     removed = []

@@ -45,6 +45,17 @@ def test_a_regions_live_memory_counts_what_it_reads_and_what_others_read() -> No
     assert region.after.activation_bytes == 2 * TENSOR
 
 
+def test_a_batch_counts_as_one_wherever_it_is_transposed_to() -> None:
+    g = GraphBuilder(("batch", 8, 5, 5))
+    y = g.add("Transpose", g.add("Relu", g.add("Transpose", "x0", perm=[2, 1, 0, 3])), perm=[2, 1, 0, 3])
+    assert count(g.model(y)).activation_bytes == 2 * TENSOR
+
+
+def test_sizes_that_are_open_count_as_the_options_say() -> None:
+    g = GraphBuilder(("batch", 8, "h", "w"))
+    assert count(g.model(g.add("Relu", "x0")), FuseOptions(symbolic_size=5)).activation_bytes == 2 * TENSOR
+
+
 def test_the_peak_over_time_is_what_the_model_is_said_to_take() -> None:
     g = GraphBuilder((1, 8, 5, 5))
     model = g.model(g.add("Relu", g.add("Add", conv(g, conv(g, "x0")), "x0")))

@@ -148,13 +148,14 @@ async def test_the_servers_refusal_is_passed_on(serving: Serving) -> None:
         assert (await server.engine()).labels == LABELS
 
 
-def test_the_command_streams_watches_and_sums_up(serving: Serving, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [[], ["--shared-memory"]], ids=["bytes", "shared memory"])
+def test_the_command_streams_watches_and_sums_up(serving: Serving, tmp_path: Path, way: list[str]) -> None:
     for number in range(5):
         (tmp_path / "cam").mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / "cam" / f"{number}.png"), IMAGE)
     done = subprocess.run(
         [sys.executable, "-m", "client", "stream", str(tmp_path), "--server", serving.address, "--policy", "replay",
-         "--json"],
+         "--json", *way],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

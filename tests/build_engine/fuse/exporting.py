@@ -14,7 +14,7 @@ def randomized(module: nn.Module, seed: int = 0) -> nn.Module:
     """A module in inference mode whose batch norms have seen something."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             for tensor, low, high in (
                 (layer.running_mean, -0.5, 0.5),
                 (layer.running_var, 0.3, 2.0),

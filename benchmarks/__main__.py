@@ -14,6 +14,7 @@ import sys
 USUAL = {
     "fusion": "trained against fused: latency, memory, launches",
     "precision": "INT8 against FP32: latency, accuracy",
+    "decode": "each encoding into the network input, against OpenCV's own way",
     "render": "frames a second of the scene renderer",
     "transport": "one raw 1080p frame by bytes and by shared memory, against a bare gRPC echo",
     "stream": "our stream against a bare gRPC stream with the engine in its handler",

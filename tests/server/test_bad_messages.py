@@ -87,6 +87,21 @@ async def test_a_damaged_image_file_fails_alone(real: Running) -> None:
     assert (await stream.results(1))[0].status == pb.STATUS_OK
 
 
+async def test_a_damaged_scan_is_computed_and_its_result_is_not_valid(real: Running) -> None:
+    whole = image_file(".jpg")
+    scan = whole.index(b"\xff\xda")
+    stream = real.stream()
+    await stream.open([camera(encoding=JPEG)])
+    await stream.send(frame(1, encoding=JPEG, data=whole[: scan + 100] + whole[scan + 160 :]))
+    (damaged,) = await stream.results(1)
+    assert damaged.status == pb.STATUS_OK
+    assert not damaged.valid
+    assert "the JPEG file is damaged" in damaged.reason
+    await stream.send(frame(2, encoding=JPEG, data=whole))
+    (good,) = await stream.results(1)
+    assert (good.status, good.valid, good.reason) == (pb.STATUS_OK, True, "")
+
+
 async def test_a_sequence_that_does_not_count_up_is_refused(real: Running) -> None:
     stream = real.stream()
     await stream.open([camera()], policy=stream_pb2.POLICY_REPLAY)

@@ -44,6 +44,8 @@ def test_the_size_is_read_from_the_header(data: bytes, encoding: int) -> None:
         (b"\xff\xd8\x00\x00\x00\x00", JPEG, "byte 2 should begin a segment"),
         (b"\xff\xd8\xff\xda\x00\x08", JPEG, "no frame header before its first scan"),
         (b"\xff\xd8\xff\xc0\x00\x11\x08", JPEG, "cut off in its frame header"),
+        (b"\xff\xd8\xff\xc1\x00\x0b\x0c\x00\x10\x00\x10", JPEG, "FF C1, 12 bits"),
+        (b"\xff\xd8\xff\xc3\x00\x0b\x08\x00\x10\x00\x10", JPEG, "lossless"),
         (b"\xff\xd8" + b"\xff\xe0\x00\x02" * MAX_SEGMENTS, JPEG, f"first {MAX_SEGMENTS} segments"),
         (encoded(".jpg")[:-2], JPEG, "no end of image"),
         (encoded(".png")[:-1], PNG, None),

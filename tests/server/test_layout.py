@@ -25,6 +25,13 @@ RGB8, BGR8, GRAY8, NV12, YUYV = (
         (NV12, 8, 8 * 6),
         (YUYV, 0, 6 * 4 * 2),
         (YUYV, 16, 16 * 4),
+        (pb.ENCODING_GRAY16, 0, 6 * 4 * 2),
+        (pb.ENCODING_GRAY16, 13, 13 * 4),
+        (pb.ENCODING_BAYER_RGGB8, 0, 6 * 4),
+        (pb.ENCODING_BAYER_RGGB12, 0, 6 * 4 * 2),
+        (pb.ENCODING_BAYER_RGGB12P, 0, 9 * 4),
+        (pb.ENCODING_BAYER_RGGB12P, 10, 10 * 4),
+        (pb.ENCODING_BAYER_RGGB16, 16, 16 * 4),
     ],
 )
 def test_bytes_of_a_frame_of_6_by_4(encoding: int, stride_bytes: int, needed: int) -> None:
@@ -53,10 +60,29 @@ def test_the_largest_frame_leaves_room_for_padded_rows() -> None:
     assert largest_frame_bytes(1920, 1080) >= raw_bytes(RGB8, 1920, 1080, 5888)
 
 
-@pytest.mark.parametrize(("encoding", "width", "height"), [(NV12, 5, 4), (NV12, 6, 3), (YUYV, 5, 4), (RGB8, 0, 4)])
+@pytest.mark.parametrize(
+    ("encoding", "width", "height"),
+    [
+        (NV12, 5, 4),
+        (NV12, 6, 3),
+        (YUYV, 5, 4),
+        (RGB8, 0, 4),
+        (pb.ENCODING_BAYER_RGGB8, 6, 5),
+        (pb.ENCODING_BAYER_RGGB12P, 5, 6),
+        (pb.ENCODING_BAYER_RGGB16, 2, 8),
+        (pb.ENCODING_H264, 0, 8),
+    ],
+)
 def test_sizes_that_an_encoding_cannot_have(encoding: int, width: int, height: int) -> None:
     assert check_geometry(encoding, width, height) is not None
 
 
 def test_yuyv_may_have_an_odd_number_of_rows() -> None:
     assert check_geometry(YUYV, 6, 3) is None
+
+
+def test_an_access_unit_is_as_long_as_it_is_but_not_empty() -> None:
+    camera = pb.Camera(id="front", encoding=pb.ENCODING_H265, width=6, height=4)
+    header = pb.FrameHeader(encoding=pb.ENCODING_H265, width=6, height=4)
+    assert check_frame(header, memoryview(b"\0\0\1"), camera, 1000) is None
+    assert check_frame(header, memoryview(b""), camera, 1000) == "the H265 access unit is empty"

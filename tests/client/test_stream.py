@@ -8,6 +8,7 @@ import client
 from client import stream as stream_module
 from protos.monocoque.v1 import stream_pb2 as s
 from tests.client.scripted import Context, Script, StreamHandler, answer, credit, listen, serving, well_behaved
+from tests.server.relays import stalling
 
 GRAY = client.Camera("front", width=8, height=4, encoding="gray8")
 OTHER = client.Camera("rear", width=8, height=4, encoding="gray8")
@@ -352,3 +353,19 @@ async def test_a_server_clock_that_steps_is_counted_and_the_offset_found_anew() 
         assert offset is not None
         assert abs(offset.offset_ns - script.clock_offset_ns) <= offset.uncertainty_ns
         assert stream.clock_steps == 1
+
+
+async def test_a_server_behind_a_pulled_cable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.rpc.KEEPALIVE_MS", 300)
+    script = Script(well_behaved)
+    async with (
+        serving(script) as direct,
+        stalling(direct) as (address, pulled),
+        client.connect(address) as server,
+        server.stream([GRAY]) as stream,
+    ):
+        stream.submit(client.Frame("front", PIXELS))
+        assert (await anext(stream)).ok
+        pulled.set()
+        with pytest.raises(client.ConnectionLost, match="lost the server"):
+            await anext(stream)

@@ -24,7 +24,7 @@ def buf_breaking(folder: Path) -> subprocess.CompletedProcess[str]:
     [
         ("uint64 sequence = 2;", "uint32 sequence = 2;", "changed type"),
         ("uint64 sequence = 2;", "uint64 sequence = 22;", "deleted"),
-        ("ENCODING_PNG = 2;", "ENCODING_PNG = 9;", "deleted"),
+        ("ENCODING_PNG = 2;", "ENCODING_PNG = 99;", "deleted"),
     ],
 )
 def test_a_change_that_old_clients_cannot_read_is_refused(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -19,6 +18,7 @@ from tests.server.bystander import undisturbed
 from tests.server.conftest import Engine, FakeTime, Running, serving
 from tests.server.half_messages import HalfSender
 from tests.server.raw_client import RawStream, camera, frame
+from tests.server.relays import stalling
 
 
 def opening(*cameras: camera_pb2.Camera) -> bytes:
@@ -39,37 +39,6 @@ async def test_streams_beyond_the_limit_are_told_at_once_on_the_same_connection_
         endings = await asyncio.gather(*(refused(running.stream()) for _ in range(130)))
     assert {code for code, _ in endings} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert any("2 streams are open, 2 are allowed" in details and "--max-streams" in details for _, details in endings)
-
-
-@contextlib.asynccontextmanager
-async def stalling(address: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """A relay that, once told, forwards nothing any more and closes nothing either: a cable pulled."""
-    host, _, port = address.partition(":")
-    pulled = asyncio.Event()
-    open_ends: list[asyncio.StreamWriter] = []
-    relaying: list[asyncio.Task[None]] = []
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        relaying.append(task)
-        from_server, to_server = await asyncio.open_connection(host, int(port))
-        open_ends.extend((writer, to_server))
-
-        async def forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
-                while data := await source.read(65_536):
-                    if not pulled.is_set():
-                        sink.write(data)
-
-        await asyncio.gather(forward(reader, to_server), forward(from_server, writer))
-
-    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", pulled
-        for end in open_ends:
-            end.transport.abort()
-        if relaying:
-            await asyncio.wait(relaying)
 
 
 async def test_a_camera_that_reconnects_takes_over_from_its_half_open_stream(bundle_path: Path, engine: Engine) -> None:

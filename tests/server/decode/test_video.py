@@ -107,7 +107,7 @@ def test_the_range_is_the_headers_or_the_bitstreams(limited: bool, said: int) ->
 
 @pytest.mark.parametrize(
     ("encoding", "pixel_format"),
-    [(H264, "yuv422p"), (H264, "yuv444p"), (H265, "yuv420p10le"), (H264, "yuvj444p"), (H265, "gbrp")],
+    [(H264, "yuv422p"), (H264, "yuv444p"), (H265, "yuv420p10le"), (H265, "gbrp")],
 )
 def test_other_samplings_and_depths(encoding: int, pixel_format: str) -> None:
     for outcome in run(encoding, video(encoding, 3, pixel_format=pixel_format)):

@@ -141,7 +141,7 @@ class Lowering:
         for node in self.model.graph.node:
             if node.name in core.weighted and node.op_type in recipe.no_kernel:
                 kept[node.name] = f"the runtime has no integer kernel for {node.op_type}: {rest}"
-        for unit in choice.float_units:
+        for unit in (name for name in core.weighted if name in choice.float_units):
             share = f" (noise alone {found.sensitivity[unit]:.4f})" if found and unit in found.sensitivity else ""
             kept[unit] = f"INT8 costs too much accuracy here{share}: {rest}"
         model = quantizer.graph(choice, recipe)
@@ -172,7 +172,7 @@ class Lowering:
             found = self._search(layers, graphs, judge, noise, store, budget)
             apart = {
                 node: f"FP16 costs too much accuracy here (noise alone {found.sensitivity[unit]:.4f})"
-                for unit in found.kept
+                for unit in sorted(found.kept)
                 for node in members[unit]
             }
         half = to_fp16(self.model, core, seen, apart)

@@ -25,6 +25,9 @@ from build_engine.fuse.rules.site import Computed, Constant, Operand
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _COMBINATIONS = 64
+# A batch norm that nothing takes in is written as the scale and shift that it is, which quantizers and compilers know
+# what to do with, so that no graph comes out with one: it counts as a hair cheaper.
+_NORM_AS_AFFINE = 0.999
 # Nodes that one form may absorb: weights are computed by recipes within recipes.
 _MOST_NODES = 150
 
@@ -96,7 +99,10 @@ def enumerate_cuts(graph: ir.Graph, opset: int, options: FuseOptions) -> Cuts:
                 if not isinstance(form, Form):
                     cuts.unfinished.setdefault(output, []).append((form, absorbed | {node}))
                     continue
-                cut = Cut(output, form, absorbed | {node}, realization(form, output, options).cost_ns)
+                cost_ns = realization(form, output, options).cost_ns
+                if node.op_type == "BatchNormalization" and not absorbed:
+                    cost_ns = min(cost_ns, _NORM_AS_AFFINE * node_ns(node, options))
+                cut = Cut(output, form, absorbed | {node}, cost_ns)
                 key = frozenset(cut.leaves)
                 if key not in found[output] or cut.cost_ns < found[output][key].cost_ns:
                     found[output][key] = cut

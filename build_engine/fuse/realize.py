@@ -91,10 +91,7 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
 
 
 def is_affine(term: Convolution | TransposedConvolution) -> bool:
-    """Whether a term only scales channels: as a convolution it would be more than it was.
-
-    A batch norm that nothing can take in stays one, being one operator where a scale and a shift are two.
-    """
+    """Whether a term only scales channels: as a convolution it would be more than it was."""
     return isinstance(term, Convolution) and term.is_pointwise and term.is_depthwise
 
 

@@ -51,7 +51,7 @@ def test_hoist_case_1_a_norm_after_a_border_of_pixels(g: GraphBuilder, mode: str
 
 def test_hoist_case_1_a_constant_border_stays_in_front(g: GraphBuilder) -> None:
     y = norm(g, g.add("Pad", conv(g, "x0", 3, 4), REFLECT, np.float32(7)), 4)
-    assert operators(fused(g.model(g.add("Relu", y))).model) == ["Conv", "Pad", "BatchNormalization", "Relu"]
+    assert operators(fused(g.model(g.add("Relu", y))).model) == ["Conv", "Pad", "Mul", "Add", "Relu"]
 
 
 def test_hoist_case_2_a_1x1_that_makes_more_channels_stays(g: GraphBuilder) -> None:
@@ -67,4 +67,4 @@ def test_hoist_case_2_a_3x3_after_a_resize_stays(g: GraphBuilder) -> None:
 def test_hoist_case_3_a_tensor_with_another_reader_stays(g: GraphBuilder) -> None:
     up = g.add("Resize", conv(g, "x0", 3, 4), "", DOUBLE, mode="nearest")
     y = g.add("Mul", norm(g, up, 4), g.add("Sigmoid", up))
-    assert "BatchNormalization" in operators(fused(g.model(y)).model)
+    assert operators(fused(g.model(y)).model) == ["Conv", "Resize", "Sigmoid", "Mul", "Add", "Mul"]

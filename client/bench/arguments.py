@@ -74,6 +74,12 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:  #
     parser.add_argument("--size", type=_size, metavar="WxH", help="of the frames (the engine's input)")
     parser.add_argument("--quality", type=_quality, default=90, help="of JPEG, 1 to 100 (%(default)s)")
     parser.add_argument("--source", metavar="SOURCE", help="pictures of a source, as `client stream` takes it (drawn)")
+    parser.add_argument(
+        "--prefix",
+        default="bench",
+        metavar="NAME",
+        help="begins the cameras' ids; each of several generators at one server needs its own (%(default)s)",
+    )
     parser.add_argument("--factor", type=_positive, default=2.0, help="overload: times the capacity (%(default)g)")
     parser.add_argument(
         "--together", action="store_true", help="all shutters open at once (spread evenly over the period)"

@@ -102,7 +102,9 @@ class _Runs:
     async def _ammunition(self, cameras: int) -> Ammunition:
         options = self._options
         width, height = self._size
-        return await asyncio.to_thread(load, cameras, options.encoding, width, height, options.quality, options.source)
+        return await asyncio.to_thread(
+            load, cameras, options.encoding, width, height, options.quality, options.source, options.prefix
+        )
 
     async def _warm_up(self, ammunition: Ammunition) -> None:
         self._step("warm-up", None)

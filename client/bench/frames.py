@@ -57,6 +57,7 @@ def load(
     height: int,
     quality: int = 90,
     source: str | None = None,
+    prefix: str = "bench",
 ) -> Ammunition:
     """Make frames.
 
@@ -67,6 +68,7 @@ def load(
         height: Rows.
         quality: Of JPEG, 1 to 100.
         source: Where pictures come from, as `client stream` takes it; None draws noise that compresses like a street.
+        prefix: Begins the cameras' ids; each of several generators at one server needs its own.
 
     Raises:
         SourceError: The source has no pictures, or cannot be opened.
@@ -76,7 +78,7 @@ def load(
     specs, pixels = [], []
     for index, own in enumerate(pictures):
         encoding = encodings[index % len(encodings)]
-        specs.append(Camera(f"bench_{index}", width, height, encoding))
+        specs.append(Camera(f"{prefix}_{index}", width, height, encoding))
         pixels.append(tuple(encode(picture, encoding, quality) for picture in own))
     used = ",".join(dict.fromkeys(spec.encoding for spec in specs))
     return Ammunition(tuple(specs), tuple(pixels), f"{used} {width}x{height}")

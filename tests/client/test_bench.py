@@ -89,7 +89,8 @@ def test_a_record_counts_every_frame_once_and_from_when_it_was_due() -> None:
 
 
 def test_encodings_are_dealt_out_in_turn_and_frames_are_made_once() -> None:
-    frames = load(3, ["jpeg", "nv12"], 64, 32)
+    frames = load(3, ["jpeg", "nv12"], 64, 32, prefix="left")
+    assert [camera.id for camera in frames.cameras] == ["left_0", "left_1", "left_2"]
     assert [camera.encoding for camera in frames.cameras] == ["jpeg", "nv12", "jpeg"]
     assert frames.frame(1, 0, None, 0).pixels is frames.frame(1, 4, None, 9).pixels
     assert frames.name == "jpeg,nv12 64x32"

@@ -62,7 +62,8 @@ async def test_one_clock_is_proved_and_the_ledger_adds_up(serving: Serving) -> N
         result = await anext(stream)
     stages = result.ledger.stages()
     assert list(stages) == [
-        "transport", "queue", "decode", "batch", "preprocess", "launch", "inference", "postprocess", "answer", "returned",
+        "transport", "queue", "decode", "batch", "preprocess", "launch", "inference", "postprocess", "answer",
+        "returned",
     ]  # fmt: skip
     assert sum(stages.values()) == result.ledger.end_to_end_ns
     assert min(stages.values()) >= 0

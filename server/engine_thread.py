@@ -207,7 +207,7 @@ class EngineThread:
             return work.failed
         try:
             started = self._clock()
-            expected_ns = min(self._launch_ns, default=0)
+            expected_ns = min(self._launch_ns, default=engine.frame_ns)
             if expected_ns > HANDOVER_NS:  # else the engine is free before the other thread is awake
                 self._mailbox.launching(self._worker, started + expected_ns)
             _pipeline(engine).launch(work.prepared)

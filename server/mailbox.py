@@ -221,9 +221,8 @@ class Mailbox:
         """
         with self._lock:
             worker.busy_until_ns = until_ns
-            if self._scheduler.has_turn(
-                worker.number, self._clock()
-            ):  # waking a thread for nothing costs the engine its core
+            # Only where there is something to prepare: waking a thread for nothing costs the engine its core.
+            if self._scheduler.has_turn(worker.number, self._clock()):
                 self._for_preparers.notify_all()
 
     def finish(self, keys: Iterable[SourceKey]) -> None:

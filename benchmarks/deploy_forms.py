@@ -135,7 +135,7 @@ def _add(kernel: Tensor, bias: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> 
 
 
 def main() -> int:
-    """Print the tables; exit code 1 where an aim is missed."""
+    """Print the table; exit code 1 where an aim is missed, the whole interval of a ratio beyond it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="time per form (default: %(default)s)")
     given = parser.parse_args()
@@ -166,14 +166,25 @@ def _speed(case: Case, seconds: float, progress: Progress, reached: list[bool]) 
     faster, against = ratio(times["trained"], times["fused"]), ratio(times["fused"], times["deployed"])
     counts = [count(form).convolutions for form in forms.values()]
     medians = [f"{np.median(found):.2f} ms" for found in times.values()]
-    fast, close = faster.median >= case.speedup_aim, against.median <= 1 + DEPLOY_TOLERANCE
     same = counts[1] <= counts[2]
-    reached += [fast, close, same]
+    reached += [same, faster.high >= case.speedup_aim, against.low <= 1 + DEPLOY_TOLERANCE]
     return [
         (case.name, "convolutions: trained, fused, deployed", ", ".join(map(str, counts)), "as deployed", _mark(same)),
         ("", "medians", ", ".join(medians), "", ""),
-        ("", "trained / fused", str(faster), f">= {case.speedup_aim}", _mark(fast)),
-        ("", "fused / deployed", str(against), f"<= {1 + DEPLOY_TOLERANCE}", _mark(close)),
+        (
+            "",
+            "trained / fused",
+            str(faster),
+            f">= {case.speedup_aim}",
+            _judged(faster.median >= case.speedup_aim, reached[-2]),
+        ),
+        (
+            "",
+            "fused / deployed",
+            str(against),
+            f"<= {1 + DEPLOY_TOLERANCE}",
+            _judged(against.median <= 1 + DEPLOY_TOLERANCE, reached[-1]),
+        ),
         ("", "largest difference, fused and deployed", f"{_difference(forms['fused'], plain):.1e}", "", ""),
     ]
 
@@ -204,6 +215,11 @@ def _memory(progress: Progress, reached: list[bool]) -> list[tuple[str, ...]]:
             _mark(share <= MEMORY_AIM),
         ),
     ]
+
+
+def _judged(reached: bool, possible: bool) -> str:
+    """A measured ratio against its aim; where the aim lies inside the interval, noise leaves it open."""
+    return _mark(reached) if reached or not possible else "[yellow]open[/]"
 
 
 def _mark(passed: bool) -> str:

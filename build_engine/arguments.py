@@ -259,6 +259,8 @@ def fuse_request(given: argparse.Namespace) -> FuseRequest:
     """
     if given.threads < 1:
         raise BuildError("--threads is at least 1", remedy="leave it out for the default")
+    if given.html is not None and not given.html.parent.is_dir():
+        raise BuildError(f"no folder {given.html.parent}", remedy=f"mkdir -p {given.html.parent}")
     return FuseRequest(
         model=given.model,
         output=given.output,

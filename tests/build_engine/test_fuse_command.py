@@ -129,6 +129,7 @@ def test_bad_input_leaves_what_was_there(tmp_path: Path, capsys: pytest.CaptureF
         (("none.onnx", "-o", "o.onnx"), "no model at"),
         (("m.onnx", "-o", "o.txt"), "no .onnx file"),
         (("m.onnx", "-o", "nowhere/o.onnx"), "no folder nowhere"),
+        (("m.onnx", "-o", "o.onnx", "--html", "nowhere/r.html"), "no folder nowhere"),
         (("m.onnx", "-o", "o.onnx", "--weights", "w.pt"), "leave --weights and --opset out"),
         (("m.onnx", "-o", "o.onnx", "--threads", "0"), "--threads is at least 1"),
         (("m.onnx", "-o", "o.onnx", "--input-shape", "1,4,8,8"), "the model has"),

@@ -120,7 +120,7 @@ class Lowering:
             found = self._search(core.weighted, graphs, judge, noise, store, budget)
             choice = choice.without(found.kept)
         made = [self._graph(quantizer, choice, recipe, targets, found) for recipe, targets in wanted]
-        taps = {unit: self._output(members) for unit, members in quantizer.units.items()}
+        taps = {unit: self._outputs(members) for unit, members in quantizer.units.items()}
         reference = quantizer.reference(choice)
         errors = {
             graph.name: layer_errors(reference, graph.model, taps, samples.spread(NOISE_SAMPLES)) for graph in made
@@ -227,10 +227,9 @@ class Lowering:
             )
         return self.samples
 
-    def _output(self, members: tuple[str, ...]) -> str:
-        """The activation that a unit leaves behind."""
-        last = next(node for node in self.model.graph.node if node.name == members[-1])
-        return str(last.output[0])
+    def _outputs(self, members: tuple[str, ...]) -> tuple[str, ...]:
+        """The activations that a unit's nodes write, in order."""
+        return tuple(node.output[0] for node in self.model.graph.node if node.name in members)
 
 
 def lower(

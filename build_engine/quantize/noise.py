@@ -50,28 +50,37 @@ class Noise:
 
 
 def layer_errors(
-    model: onnx.ModelProto, lower: onnx.ModelProto, outputs: Mapping[str, str], samples: Sequence[Tensors]
+    model: onnx.ModelProto, lower: onnx.ModelProto, outputs: Mapping[str, Sequence[str]], samples: Sequence[Tensors]
 ) -> dict[str, float]:
     """Relative error of activations inside the network, as it has built up to there.
 
     Args:
         model: The float graph.
         lower: The graph of lower precision.
-        outputs: Activation by the name of a layer.
+        outputs: By the name of a layer, the activations from its own to the last before the next layer.
         samples: Inputs by name.
 
     Returns:
-        By layer; those whose activation the lower graph no longer has are left out.
+        By layer; those whose activations the lower graph no longer has are left out.
     """
     written = {name for node in lower.graph.node for name in node.output}
-    taps = {layer: name for layer, name in outputs.items() if name in written}
-    names = list(dict.fromkeys(taps.values()))
-    expected, found = _values(model, samples, names), _values(lower, samples, names)
-    errors = {
-        name: math.sqrt(np.mean([relative_error(a[name], b[name]) ** 2 for a, b in zip(expected, found, strict=True)]))
-        for name in names
+    taps: dict[str, tuple[str, str]] = {}
+    for layer, names in outputs.items():
+        # Quantized tensors are read behind their pair: a ReLU may have become the lower end of the range, and then
+        # what stands before the pair is not what the next layer sees.
+        behind = [name for one in reversed(names) for name in (f"{one}_DequantizeLinear_Output", one)]
+        found = next((name for name in behind if name in written), None)
+        if found is not None:
+            taps[layer] = (names[-1], found)
+    expected = _values(model, samples, list(dict.fromkeys(name for name, _ in taps.values())))
+    given = _values(lower, samples, list(dict.fromkeys(name for _, name in taps.values())))
+    return {
+        layer: math.sqrt(
+            np.mean([relative_error(a[wanted], b[found]) ** 2 for a, b in zip(expected, given, strict=True)])
+        )
+        for layer, (wanted, found) in taps.items()
+        if expected[0][wanted].shape == given[0][found].shape
     }
-    return {layer: errors[name] for layer, name in taps.items()}
 
 
 def relative_error(wanted: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:

@@ -11,7 +11,7 @@ from build_engine.outcome import FLOAT, Built
 from build_engine.quantize import PLAIN
 
 _WIDTH, _HEIGHT = 680, 210
-_LEFT, _BOTTOM, _TOP = 54, 26, 12
+_LEFT, _BOTTOM, _TOP = 66, 26, 12
 COLORS = ("var(--fused)", "var(--low)", "var(--warn)")
 
 
@@ -96,7 +96,7 @@ def scatter(names: Sequence[str], series: Mapping[str, Sequence[float | None]], 
     parts = [
         f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(largest * share):.1f}" y2="{y(largest * share):.1f}" '
         f'stroke="var(--line)"/><text x="{_LEFT - 8}" y="{y(largest * share) + 4:.1f}" text-anchor="end" '
-        f'class="label">{100 * largest * share:.2g} %</text>'
+        f'class="label">{100 * largest * share:.3g} %</text>'
         for share in (0, 0.5, 1)
     ]
     for index, out in enumerate(kept):

@@ -128,7 +128,7 @@ class Lanes:
 
     async def empty(self) -> None:
         """Wait until every frame has left."""
-        while any(self._waiting.values()):
+        if any(self._waiting.values()):
             await self._idle.wait()
 
     def close(self) -> None:
@@ -144,7 +144,8 @@ class Lanes:
                     await self._stream.send(waiting[0])
                 waiting.popleft()
             more.clear()
-            self._idle.set()
+            if not any(self._waiting.values()):
+                self._idle.set()
             await more.wait()
 
 

@@ -24,6 +24,8 @@ USUAL = {
     "accounting": "CPU time of ledger, encoding and metrics",
 }
 BY_NAME = {
+    "swap": "frames lost, and p99, while an engine is swapped",
+    "flags": "what affinity, real time, memory locking and spinning gain",
     "peers": "Triton and the KServe SDK beside ours; installs them first, 1 GB",
     "soak": "memory and descriptors over a million frames: half an hour",
     "cost": "whether the fuser's cost model orders what it decides between as the runtimes do",

@@ -199,16 +199,14 @@ def harder(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _measured(title: str, model: onnx.ModelProto, seen: Crops, judged: Crops, progress: Progress) -> Table:
     core = lower_precision_core(model)
-    samples = [
-        {"image": seen.tensor(slice(n, n + 1)).numpy()} for n in range(0, len(seen.labels), len(seen.labels) // 128)
-    ]
+    chosen = np.linspace(0, len(seen.labels) - 1, min(128, len(seen.labels))).round().astype(int)
+    samples = [{"image": seen.tensor(slice(n, n + 1)).numpy()} for n in chosen]
     quantizer = Quantizer(model, core, samples, RECIPES, progress)
     store = Store(None, progress)
     noise = Noise(model, core, samples[::8], store)
     choice, _ = best_choice(quantizer, noise, None, progress)
     metric = Metric("top-1", lambda run: {"top-1": accuracy(run, judged)}, {}, "image")
     judge = Judge(serialize(model), [], None, metric, store, progress)
-
     search = Search(
         core.weighted,
         lambda kept: {recipe.name: quantizer.graph(choice.without(kept), recipe) for recipe in RECIPES},
@@ -227,12 +225,10 @@ def _measured(title: str, model: onnx.ModelProto, seen: Crops, judged: Crops, pr
     except BuildError as error:
         progress.note(str(error))
     for name, one in rows.items():
-        made = [quantizer.graph(one, recipe) for recipe in RECIPES]
-        scores = [
-            judge(recipe.name, serialize(graph)).figures["top-1"] for recipe, graph in zip(RECIPES, made, strict=True)
-        ]
+        made = {recipe.name: serialize(quantizer.graph(one, recipe)) for recipe in RECIPES}
+        scores = [judge(recipe, data).figures["top-1"] for recipe, data in made.items()]
         said = [f"{100 * score:.2f} ({100 * (score - base):+.2f})" for score in scores]
-        integer = kernels(serialize(made[0]))["QLinearConv"]
+        integer = kernels(made[CPU_INT8.name])["QLinearConv"]
         total = sum(node.op_type == "Conv" for node in model.graph.node)
         table.add_row(name, *said, f"{integer} of {total}")
     return table

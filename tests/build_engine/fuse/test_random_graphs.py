@@ -244,4 +244,4 @@ def test_random_graphs_compute_the_same(data: st.DataObject) -> None:
 
 def test_random_graphs_were_merged_and_not_refused() -> None:
     share = 1 - _SEEN["after"] / _SEEN["before"] if _SEEN["before"] else None
-    assert share is None or share >= 0.35, f"{_SEEN['before']} operators became {_SEEN['after']}"
+    assert share is None or share >= 0.28, f"{_SEEN['before']} operators became {_SEEN['after']}"

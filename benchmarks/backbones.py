@@ -6,7 +6,7 @@
 
 All have the same neck, heads, data, seed, frame size (320x192) and training time. What has been trained stays in
 out/backbones; delete it to train again. Latency is ONNX Runtime's, one thread, all graphs in turns. Memory is
-TensorRT-RTX's own account in FP16, at 1280x768 and without decoding, less what a network of one convolution has: at
+TensorRT-RTX's own account in FP16, at 1280x768 and without decoding, less what any network has: at
 320x192 that constant is larger than everything else.
 """
 
@@ -15,11 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import cv2
@@ -33,6 +31,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from build_engine.compile.cpu import measure
+from build_engine.compile.rtx_memory import rtx_memory
 from build_engine.fuse import fuse
 from build_engine.fuse.cost import Cost
 from build_engine.fuse.residuals import remove_residuals
@@ -40,12 +39,8 @@ from build_engine.graph import serialize
 from build_engine.load.shapes import InputShape
 from build_engine.load.torch_export import export
 from build_engine.progress import Bars, Progress
-from build_engine.quantize.core import lower_precision_core, with_node_names
-from build_engine.quantize.fp16 import to_fp16
 from build_engine.session import Session
 from engine.cpu import cpu_name
-from engine.errors import RuntimeUnavailable
-from engine.tensorrt.plan import PlanOptions, build_plan
 from surround.backbones import BACKBONES, COMPARED_SIZE, deployed_at_compared_size
 from surround.batches import normalise
 from surround.dataset import open_cache
@@ -196,26 +191,8 @@ def _forms(module: nn.Module, size: tuple[int, int]) -> dict[str, tuple[onnx.Mod
 
 
 def _activation_bytes(model: onnx.ModelProto) -> int | None:
-    """TensorRT-RTX's own account in FP16, batch 1, less the constant; None where it is not installed."""
-    try:
-        constant = _account(_one_convolution())
-        account = _account(model)
-    except RuntimeUnavailable as error:
-        print(f"TensorRT-RTX's account is left out: {error.message}", file=sys.stderr)
-        return None
-    return None if account is None or constant is None else account - constant
-
-
-def _account(model: onnx.ModelProto) -> int | None:
-    named = with_node_names(onnx.shape_inference.infer_shapes(model))
-    half = to_fp16(named, lower_precision_core(named)).model
-    return build_plan(serialize(half), "rtx", PlanOptions(max_batch=1)).activation_bytes
-
-
-@cache
-def _one_convolution() -> onnx.ModelProto:
-    network = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU())
-    return export(network, [InputShape("input", (1, 3, 64, 64))], None)
+    account = rtx_memory(model)
+    return None if account is None else account.own_activation_bytes
 
 
 Row = tuple[str, ...]

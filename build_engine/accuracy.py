@@ -37,7 +37,7 @@ class OutputAgreement:
         kind: `float` or `integer`.
         agreement: Of a float output 1 less the relative L2 error, of an integer one the share of equal elements.
         cosine: Cosine of the two, for float outputs.
-        max_difference: Largest absolute difference.
+        max_difference: Largest absolute difference; None where the outputs differ in length.
         top1: Share of samples (or places) whose largest class is the float graph's, for outputs that score classes.
         expected_drop: What those that differ would cost in accuracy if the float graph's own probabilities are right:
             its probability of its class less its probability of the other graph's, on average. A toss-up that falls
@@ -48,7 +48,7 @@ class OutputAgreement:
     kind: str
     agreement: float
     cosine: float | None
-    max_difference: float
+    max_difference: float | None
     top1: float | None = None
     expected_drop: float | None = None
 
@@ -100,8 +100,10 @@ def compare(
     for name in expected[0]:
         if decoded and name in decoded.names:
             continue  # a list of detections: two in the other order are no error
-        wanted = np.concatenate([np.atleast_1d(entry[name]) for entry in expected])
-        given = np.concatenate([np.atleast_1d(entry[name]) for entry in actual])
+        wanted, given = joined(expected, name), joined(actual, name)
+        if wanted.shape != given.shape:  # a list of another length
+            outputs.append(OutputAgreement(name, "integer" if wanted.dtype.kind in "biu" else "float", 0.0, None, None))
+            continue
         if wanted.dtype.kind in "biu":
             difference = np.abs(given.astype(np.float64) - wanted.astype(np.float64))
             share = equal_share(given, wanted)

@@ -26,7 +26,7 @@ def result(camera_id: str, captured: int, *labels: str, ok: bool = True) -> Resu
     frame = Frame(camera_id, b"", context=IMAGE)
     return Result(
         camera_id, 0, captured, "ok" if ok else "stale", "", ok, "", found, {}, Ledger(), Age(0, 0, 0, False),
-        Memory(0, 0, {}, 0), "", 1, frame,
+        Memory(0, 0, {}, 0), "", 1, frame=frame,
     )  # fmt: skip
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from build_engine.fuse.algebra import Array, Convolution, TransposedConvolution
+from build_engine.fuse.algebra import Array, Convolution, Placed, TransposedConvolution
 from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.mapped import forget_pages
 from build_engine.fuse.options import FuseOptions
 from build_engine.fuse.provenance import metadata_of
-from build_engine.fuse.realize import Plan, concatenated, is_affine, needs_slice, parts, realization
+from build_engine.fuse.realize import Plan, concatenated, is_affine, needs_slice, parts, realization, sliced
 
 
 class Emitter:
@@ -47,6 +47,11 @@ class Emitter:
         if plan is Plan.CONVOLUTION:
             (term,) = cut.form.terms.values()
             result = self.convolution(base, leaves[0], dense(term), bias_value, cut, written)
+        elif plan is Plan.SLICE:
+            placed = sliced(cut.form)
+            assert placed is not None  # noqa: S101 (that is what the plan means)
+            source = self._channels(base, leaves[0], placed, cut, written)
+            result = self.convolution(base, source, placed.part, bias_value, cut, written)
         elif plan is Plan.AFFINE:
             (term,) = cut.form.terms.values()
             result = self._affine(base, leaves[0], dense(term), None if bias is None else bias.value, cut, written)
@@ -200,6 +205,17 @@ class Emitter:
         cropped = self._node(f"{name}.crop", "Slice", [source, *bounds], [], cut, written)
         cropped.shape = None
         return cropped
+
+    def _channels(self, name: str, source: ir.Value, term: Placed, cut: Cut, written: list[ir.Node]) -> ir.Value:
+        """A Slice of the channels that a term reads."""
+        bounds = [
+            self._integers(f"{name}.channels.{what}", [value])
+            for what, value in (("starts", term.first), ("ends", term.first + term.part.c_in), ("axes", 1))
+        ]
+        part = self._node(f"{name}.channels", "Slice", [source, *bounds], [], cut, written)
+        sizes = None if source.shape is None else list(source.shape)
+        part.shape = None if sizes is None else ir.Shape([sizes[0], term.part.c_in, *sizes[2:]])
+        return part
 
     def _node(
         self,

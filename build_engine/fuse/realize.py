@@ -13,6 +13,9 @@ from build_engine.fuse.algebra.form import dense
 from build_engine.fuse.cost import assumed_sizes, macs_ns
 from build_engine.fuse.options import FuseOptions
 
+_SLICE_BYTES = 64
+"""What a Slice reads besides its source, its bounds: no less than in any model, so that none is written anew."""
+
 
 class Plan(enum.Enum):
     """Ways to compute a form."""
@@ -20,6 +23,7 @@ class Plan(enum.Enum):
     NOTHING = "the tensor itself"
     AFFINE = "a scale and a shift per channel"
     CONVOLUTION = "one convolution"
+    SLICE = "one convolution of a slice of its source's channels"
     CONCATENATION = "one convolution of concatenated sources"
     PARTS = "concatenated convolutions"
     SUM = "a sum of convolutions"
@@ -62,7 +66,13 @@ def realization(form: Form, root: ir.Value, options: FuseOptions) -> Realization
         if is_affine(terms[0][1]):
             steps = int(not terms[0][1].is_identity) + int(form.bias is not None)
             return Realization(Plan.AFFINE, steps * (2 * written * options.ns_per_byte + options.ns_per_launch))
-        return Realization(Plan.CONVOLUTION, convolution_ns(terms[0][1], reads[0]))
+        whole = Realization(Plan.CONVOLUTION, convolution_ns(terms[0][1], reads[0]))
+        part = sliced(form)
+        if part is None:
+            return whole
+        read = reads[0] / part.c_in * part.part.c_in
+        cost = (reads[0] + read + _SLICE_BYTES) * options.ns_per_byte + options.ns_per_launch
+        return min(whole, Realization(Plan.SLICE, cost + convolution_ns(part.part, read)), key=lambda way: way.cost_ns)
     convolved = [not term.is_identity for _, term in terms]
     if not any(convolved):
         convolved[0] = form.bias is not None
@@ -95,9 +105,17 @@ def is_affine(term: Convolution | TransposedConvolution) -> bool:
     return isinstance(term, Convolution) and term.is_pointwise and term.is_depthwise
 
 
+def sliced(form: Form) -> Placed | None:
+    """The only term, where it makes every channel and reads a range of its source's, and is worth a node."""
+    (term,) = form.terms.values()
+    if isinstance(term, Placed) and term.makes_all and not term.reads_all and not is_affine(term.part):
+        return term
+    return None
+
+
 def parts(form: Form) -> list[Placed] | None:
-    """The terms as parts of a concatenation that together make every channel once, else None."""
-    placed = [term for term in form.terms.values() if isinstance(term, Placed)]
+    """The terms as parts of a concatenation that together make every channel once, else None; each reads all."""
+    placed = [term.widened() for term in form.terms.values() if isinstance(term, Placed)]
     ranges = sorted((term.start, term.stop) for term in placed)
     edges = [0, *(stop for _, stop in ranges)]
     if len(placed) < len(form.terms) or [start for start, _ in ranges] != edges[:-1] or edges[-1] != form.c_out:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -115,9 +115,9 @@ class Form:
         terms: dict[Source, Term] = {}
         for source, term in self.terms.items():
             if isinstance(term, Convolution):
-                terms[source] = Placed(term, start, total)
+                terms[source] = Placed(term, start, total, 0, term.c_in)
             elif isinstance(term, Placed):
-                terms[source] = Placed(term.part, start + term.start, total)
+                terms[source] = replace(term, start=start + term.start, c_out=total)
             else:
                 rows = [-1] * start + list(range(self.c_out)) + [-1] * (total - start - self.c_out)
                 terms[source] = term.then(Convolution.rows(self.c_out, rows, self.axes))
@@ -125,6 +125,32 @@ class Form:
         if bias is None:
             return Form(terms, None, self.sizes)
         return Form(terms, Deferred((total,), lambda: np.pad(bias.value, (start, total - stop))), self.sizes)
+
+    def selected(self, rows: Sequence[int]) -> Form:
+        """The tensor made of some channels, in any order; -1 makes a channel of zeros.
+
+        A range that takes whole groups of a term keeps them (`Placed.narrowed`) and one that takes nothing of a term
+        drops it; other terms are made dense.
+        """
+        if list(rows) == list(range(self.c_out)):
+            return self
+        picks = Convolution.rows(self.c_out, rows, self.axes)
+        is_range = len(rows) > 0 and rows[0] >= 0 and list(rows) == list(range(rows[0], rows[0] + len(rows)))
+        terms: dict[Source, Term] = {}
+        for source, term in self.terms.items():
+            kept = None
+            if is_range and not isinstance(term, TransposedConvolution):
+                placed = term if isinstance(term, Placed) else Placed.whole(term)
+                if placed.start > rows[-1] or placed.stop <= rows[0]:
+                    continue
+                kept = placed.narrowed(rows[0], rows[-1] + 1)
+            terms[source] = _then(term, picks) if kept is None else kept.settled()
+        if not terms:
+            return self.then(picks)
+        bias = self.bias
+        if bias is None:
+            return Form(terms, None, self.sizes)
+        return Form(terms, Deferred((len(rows),), lambda: _through(picks, bias.value)), self.sizes)
 
     def padded(self, pads: Sequence[tuple[int, int]], value: Array | float = 0.0) -> Form:
         """The tensor with a constant border; negative pads crop.
@@ -170,10 +196,7 @@ class Form:
         Raises:
             NotExact: A term is a transposed convolution and the second one is not pointwise.
         """
-        terms = {
-            source: compose(term, second) if isinstance(term, Convolution) else term.then(second)
-            for source, term in self.terms.items()
-        }
+        terms = {source: _then(term, second) for source, term in self.terms.items()}
         bias = self.bias
         if bias is None or second.is_identity:
             return Form(terms, bias, self.sizes)
@@ -205,6 +228,10 @@ class Form:
         )
 
 
+def _then(term: Term, second: Convolution) -> Term:
+    return compose(term, second) if isinstance(term, Convolution) else term.then(second)
+
+
 def _is_zero(term: Term) -> bool:
     return isinstance(term, Convolution | Placed) and term.is_zero
 
@@ -215,8 +242,13 @@ def dense(term: Term) -> Convolution | TransposedConvolution:
 
 
 def _added(one: Term, two: Term, sizes: tuple[int | None, ...]) -> Term:
-    if isinstance(one, Placed) and isinstance(two, Placed) and (one.start, one.stop) == (two.start, two.stop):
-        return Placed(one.part.plus(two.part, sizes), one.start, one.c_out)
+    if isinstance(one, Placed) and isinstance(two, Placed):
+        channels = [(t.start, t.part.c_out, t.first, t.part.c_in) for t in (one, two)]
+        if channels[0] == channels[1]:
+            return replace(one, part=one.part.plus(two.part, sizes))
+        beside = one.beside(two, sizes) or two.beside(one, sizes)
+        if beside is not None:
+            return beside.settled()
     left, right = dense(one), dense(two)
     if isinstance(left, Convolution) and isinstance(right, Convolution):
         return left.plus(right, sizes)

@@ -10,7 +10,9 @@ def concat(site: Site) -> Form:
     """Concat of channels: rows of all tensors, one under the other.
 
     1. The axis is that of the channels.
-    2. Where two tensors have a source in common, `Window.union` can align their windows on it.
+    2. Where two tensors have a source in common, `Window.union` can align their windows on it. Parts that read
+       ranges of its channels in the same order as they are concatenated are one grouped convolution
+       (`Placed.beside`); others are made dense.
     """
     forms = [site.form(i) for i in range(len(site.operands))]
     if site.integer("axis", 1) % (forms[0].axes + 2) != 1:

@@ -6,7 +6,6 @@ import onnx_ir as ir
 from build_engine.fuse.algebra import Form, Framed, NotExact, Reason
 from build_engine.fuse.rules.border import framed
 from build_engine.fuse.rules.commute import repeating_pad
-from build_engine.fuse.rules.select import selected
 from build_engine.fuse.rules.site import Site
 
 
@@ -35,7 +34,7 @@ def pad(site: Site) -> Form | Framed:
     if value != 0:
         raise NotExact(Reason.OPERATOR, f"new channels hold {value:.6g}, which no weight produces")
     first, last = max(-begins[1], 0), form.c_out - max(-ends[1], 0)
-    return selected(padded, [-1] * begins[1] + list(range(first, last)) + [-1] * ends[1])
+    return padded.selected([-1] * begins[1] + list(range(first, last)) + [-1] * ends[1])
 
 
 def _is_written_over(value: ir.Value, transposes: int = 4) -> bool:

@@ -12,13 +12,6 @@ from build_engine.fuse.rules.site import Site
 _FAR = 2**31 - 2  # exporters write "to the end" as the largest int64 or int32
 
 
-def selected(form: Form, rows: Sequence[int]) -> Form:
-    """The tensor made of some channels, in any order; -1 makes a channel of zeros."""
-    if list(rows) == list(range(form.c_out)):
-        return form
-    return form.then(Convolution.rows(form.c_out, rows, form.axes))
-
-
 def strided(form: Form, steps: Sequence[int]) -> Form:
     """Every ``step``-th position on each spatial axis, starting with the first."""
     if all(step == 1 for step in steps):
@@ -56,7 +49,7 @@ def slice_(site: Site) -> Form:
                 raise NotExact(Reason.OPERATOR, "it slices the batch")
             continue
         crops[axis - 2], steps[axis - 2] = (-begin, -end), step
-    return selected(strided(form.padded(crops), steps), rows)
+    return strided(form.padded(crops), steps).selected(rows)
 
 
 def _open_crop(start: int, stop: int) -> tuple[int, int]:
@@ -102,7 +95,7 @@ def split(site: Site) -> list[Form]:
         equal = [even] * (parts - 1) + [form.c_out - even * (parts - 1)]
         sizes = list(site.integers("split", equal))
     starts = np.cumsum([0, *sizes]).tolist()
-    return [selected(form, range(a, b)) for a, b in itertools.pairwise(starts)]
+    return [form.selected(range(a, b)) for a, b in itertools.pairwise(starts)]
 
 
 def gather(site: Site) -> Form:
@@ -113,7 +106,7 @@ def gather(site: Site) -> Form:
     form, indices = site.form(0), site.constant(1)
     if site.integer("axis", 0) % (form.axes + 2) != 1 or indices.ndim != 1:
         raise NotExact(Reason.OPERATOR, "it gathers something other than a list of channels")
-    return selected(form, [int(i) % form.c_out for i in indices])
+    return form.selected([int(i) % form.c_out for i in indices])
 
 
 def max_pool(site: Site) -> Form:

@@ -45,7 +45,16 @@ class RandomGraph:
     def grow(self) -> None:
         steps = [self.conv, self.conv, self.conv, self.norm, self.scale, self.shift, self.join, self.join, self.concat]
         steps += [self.channels, self.crop, self.pad, self.average, self.same, self.relu, self.split, self.several]
-        steps += [self.divide, self.every_other, self.shuffle, self.blocks, self.pixels_last, self.repeat, self.up]
+        steps += [
+            self.divide,
+            self.every_other,
+            self.shuffle,
+            self.blocks,
+            self.pixels_last,
+            self.repeat,
+            self.up,
+            self.parts,
+        ]
         # Mostly the latest tensors, so that graphs get deep.
         source = self.tensors[max(0, len(self.tensors) - 1 - self.pick(0, 3))]
         self.data.draw(st.sampled_from(steps))(source)
@@ -136,6 +145,26 @@ class RandomGraph:
         sizes = [first, x.channels - first]
         for name, size in zip(self.graph.add("Split", x.name, np.array(sizes), outputs=2, axis=1), sizes, strict=True):
             self.push(x, name, size)
+
+    def parts(self, x: Tensor) -> None:
+        """Grouped convolutions of some channels each, side by side again."""
+        sizes = [self.pick(1, 2), self.pick(1, 2), x.channels - 4]
+        if x.channels < 5:
+            sizes = [x.channels // 2, x.channels - x.channels // 2]
+        if min(sizes) < 1 or sum(sizes) != x.channels:
+            return
+        names = self.graph.add("Split", x.name, np.array(sizes), outputs=len(sizes), axis=1)
+        kernel, multiplier = self.pick(1, 3), self.pick(1, 2) if x.channels < 5 else 1
+        made = []
+        for name, size in zip(names, sizes, strict=True):
+            group = size if self.pick(0, 2) else 1
+            operands = [self.rng.normal(size=(multiplier * size, size // group, kernel, kernel))]
+            if self.pick(0, 1):
+                operands.append(self.rng.normal(size=multiplier * size))
+            same = [kernel // 2] * 2 + [kernel - 1 - kernel // 2] * 2
+            skipped = multiplier == 1 and self.pick(0, 3) == 0
+            made.append(name if skipped else self.graph.add("Conv", name, *operands, pads=same, group=group))
+        self.push(x, self.graph.add("Concat", *made, axis=1), multiplier * x.channels)
 
     def several(self, x: Tensor) -> None:
         fitting = [t.name for t in self.tensors if (t.channels, t.sizes) == (x.channels, x.sizes)]

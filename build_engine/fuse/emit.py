@@ -198,23 +198,22 @@ class Emitter:
         starts = [max(-w.begin, 0) for w in term.windows]
         ends = [-max(-w.end, 0) or _TO_THE_END for w in term.windows]
         axes = list(range(2, 2 + len(starts)))
-        bounds = [
-            self._integers(f"{name}.{what}", values)
-            for what, values in (("starts", starts), ("ends", ends), ("axes", axes))
-        ]
-        cropped = self._node(f"{name}.crop", "Slice", [source, *bounds], [], cut, written)
-        cropped.shape = None
-        return cropped
+        return self._slice(f"{name}.crop", source, {"starts": starts, "ends": ends, "axes": axes}, cut, written)
 
     def _channels(self, name: str, source: ir.Value, term: Placed, cut: Cut, written: list[ir.Node]) -> ir.Value:
         """A Slice of the channels that a term reads."""
-        bounds = [
-            self._integers(f"{name}.channels.{what}", [value])
-            for what, value in (("starts", term.first), ("ends", term.first + term.part.c_in), ("axes", 1))
-        ]
-        part = self._node(f"{name}.channels", "Slice", [source, *bounds], [], cut, written)
-        sizes = None if source.shape is None else list(source.shape)
-        part.shape = None if sizes is None else ir.Shape([sizes[0], term.part.c_in, *sizes[2:]])
+        bounds = {"starts": [term.first], "ends": [term.first + term.part.c_in], "axes": [1]}
+        part = self._slice(f"{name}.channels", source, bounds, cut, written)
+        if source.shape is not None:
+            part.shape = ir.Shape([source.shape[0], term.part.c_in, *source.shape[2:]])
+        return part
+
+    def _slice(
+        self, name: str, source: ir.Value, bounds: dict[str, list[int]], cut: Cut, written: list[ir.Node]
+    ) -> ir.Value:
+        inputs = [self._integers(f"{name}.{what}", values) for what, values in bounds.items()]
+        part = self._node(name, "Slice", [source, *inputs], [], cut, written)
+        part.shape = None
         return part
 
     def _node(

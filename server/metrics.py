@@ -204,6 +204,8 @@ class Metrics:
             "Times that a clock was seen to be set: a client's, or the server's UTC.",
             ("clock",),
         )
+        for clock in ("client", "server"):  # a step that never came is a 0, not a series that is missing
+            self.clock_steps(clock)
         self.watcher_missed = self._counter(
             "monocoque_watcher_missed_results", "Results that slow subscribers did not get.", ()
         )

@@ -35,13 +35,13 @@ def unit(sequence: int, data: bytes, encoding: int) -> bytes:
 async def test_a_replay_computes_every_picture_in_the_order_of_capture(
     real: Running, encoding: int, bframes: int
 ) -> None:
-    units = video(encoding, 20, bframes=bframes)
+    units = video(encoding, 16, bframes=bframes)  # as many as wait at once, credits unread
     stream = await open_video(real, encoding, stream_pb2.POLICY_REPLAY)
     for sequence, (_, data) in enumerate(units):
         await stream.send(unit(sequence, data, encoding))
     results = await stream.finish()
-    assert [result.status for result in results] == [OK] * 20
-    assert [units[result.sequence][0] for result in results] == list(range(20))
+    assert [result.status for result in results] == [OK] * 16
+    assert [units[result.sequence][0] for result in results] == list(range(16))
 
 
 async def test_after_a_loss_frames_wait_for_the_next_keyframe(real: Running) -> None:

@@ -32,6 +32,7 @@ NAMES = {
     "monocoque_cameras": "gauge",
     "monocoque_watchers": "gauge",
     "monocoque_streams_ended": "counter",
+    "monocoque_clock_steps": "counter",
     "monocoque_watcher_missed_results": "counter",
     "monocoque_serving": "gauge",
     "monocoque_engine_degraded": "gauge",

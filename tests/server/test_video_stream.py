@@ -128,6 +128,8 @@ async def test_a_client_that_sends_without_credit_is_refused_and_waits_for_a_key
     assert {result.status for result in refused} == {pb.STATUS_REFUSED}
     assert "access units wait to be decoded" in refused[0].reason
     go.set()
+    (session,) = real.server.core.sessions
+    await real.until(lambda: session._video["front"]._waiting < MAX_WAITING)
     await stream.send(unit(MAX_WAITING + 3, units[MAX_WAITING + 3][1], H264))
     rest = await stream.finish()
     assert len(rest) == MAX_WAITING + 1

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from build_engine.fuse.algebra import Array, Convolution, Placed, TransposedConvolution
 from build_engine.fuse.algebra.form import dense
+from build_engine.fuse.algebra.window import Window
 from build_engine.fuse.cuts import Cut
 from build_engine.fuse.mapped import forget_pages
 from build_engine.fuse.options import FuseOptions
@@ -166,7 +168,7 @@ class Emitter:
             ir.AttrInt64s("kernel_shape", [w.kernel for w in windows]),
             ir.AttrInt64s("strides", [w.stride for w in windows]),
             ir.AttrInt64s("dilations", [w.dilation for w in windows]),
-            ir.AttrInt64s("pads", [max(w.begin, 0) for w in windows] + [max(w.end, 0) for w in windows]),
+            ir.AttrInt64s("pads", [max(w.begin, 0) for w in windows] + _ends(windows, source)),
             ir.AttrInt64("group", term.groups),
         ]
         inputs = [source, weight] if bias is None else [source, weight, bias]
@@ -304,3 +306,18 @@ def _stem(cut: Cut) -> str:
     """A name that tells where the convolution comes from: its root's node, or its tensor."""
     producer = cut.root.producer()
     return str((producer.name if producer is not None else None) or cut.root.name)
+
+
+def _ends(windows: Sequence[Window], source: ir.Value) -> list[int]:
+    """Padding at the end of each axis: as much as at the beginning, where the output has the same size with it.
+
+    A stride can stop short of the last zeros. Runtimes have their fast kernels for even padding: a 3x3 convolution with
+    stride 2 padded (1, 0) took ONNX Runtime 3 % longer for a whole MobileOne than padded (1, 1).
+    """
+    ends = []
+    for axis, window in enumerate(windows):
+        size = None if source.shape is None else source.shape[axis + 2]
+        even = replace(window, end=window.begin)
+        same = isinstance(size, int) and window.begin > window.end >= 0 and even.size(size) == window.size(size)
+        ends.append(max(even.end if same else window.end, 0))
+    return ends

@@ -528,3 +528,18 @@ def test_concatenated_and_split_again_is_the_part() -> None:
     model = fused(g.model(g.add("Slice", joined, np.array([4]), np.array([8]), np.array([1])))).model
     assert (operators(model), groups_of(model)) == (["Conv"], [4])
     assert model.graph.node[0].input[0] == "x1"
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_padding_is_even_where_the_stride_stops_short_of_its_end(size: int) -> None:
+    g = GraphBuilder((1, 4, size, size))
+    y = g.add("BatchNormalization", conv(g, "x0", 4, 6, strides=[2, 2], pads=[1, 1, 1, 1]), *norm(6))
+    (node,) = (node for node in fused(g.model(y), n=1).model.graph.node if node.op_type == "Conv")
+    assert [list(a.ints) for a in node.attribute if a.name == "pads"] == [[1, 1, 1, 1]]
+
+
+def test_padding_stays_uneven_where_the_output_would_grow() -> None:
+    g = GraphBuilder((1, 4, 9, 9))
+    y = g.add("BatchNormalization", conv(g, "x0", 4, 6, strides=[2, 2], pads=[1, 1, 0, 0]), *norm(6))
+    (node,) = (node for node in fused(g.model(y), n=1).model.graph.node if node.op_type == "Conv")
+    assert [list(a.ints) for a in node.attribute if a.name == "pads"] == [[1, 1, 0, 0]]

@@ -183,7 +183,7 @@ def train(form: str, seen: Crops, steps: int, progress: Progress) -> nn.Module:
             images = images * float(draw.uniform(0.8, 1.2)) + float(draw.uniform(-0.3, 0.3))
             loss = nn.functional.cross_entropy(network(images), torch.from_numpy(seen.labels[chosen]))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call] # torch has no type for it
             optimizer.step()
             schedule.step()
             advance()

@@ -20,11 +20,11 @@ from rich.table import Table
 from benchmarks.serving import machine, verdict
 from engine.postprocess import Detections
 from protos.monocoque.v1 import camera_pb2
-from server.answers import AnswerWriter, EngineFacts, as_response, finish
 from server.frames import Answer, CameraKey, Frame, OpenCamera
-from server.ledger import Ledger
-from server.metrics import Metrics
-from server.process_memory import ProcessMemory
+from server.host.process_memory import ProcessMemory
+from server.observe.ledger import Ledger
+from server.observe.metrics import Metrics
+from server.stream.answers import AnswerWriter, EngineFacts, as_response, finish
 
 AIM_US = 30.0
 ROUNDS = 15

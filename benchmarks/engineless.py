@@ -23,8 +23,8 @@ from engine.manifest import GraphEntry, Manifest, Preprocessing, Provenance, Ten
 from engine.runtime import Batch, MemoryReport, RunReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
 from engine.tensors import TensorSpec
-from server.allocator import keep_large_buffers
 from server.app import Server
+from server.host.allocator import keep_large_buffers
 from server.settings import Settings
 
 ANSWER = bytes(200)

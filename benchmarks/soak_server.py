@@ -1,6 +1,7 @@
 """`python -m server` that gives free memory back on SIGUSR1, so that `benchmarks.soak` sees what is in use.
 
-Freed frames stay with the process on purpose (`server.allocator`), in pieces of 6 MB that hide a leak of kilobytes.
+Freed frames stay with the process on purpose (`server.host.allocator`), in pieces of 6 MB that hide a leak of a few
+kilobytes.
 """
 
 from __future__ import annotations

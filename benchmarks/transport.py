@@ -46,7 +46,7 @@ TARGETS = {"stream": 1.25}
 
 ECHO_SERVER = f"""
 import asyncio, grpc.aio
-from server.allocator import keep_large_buffers
+from server.host.allocator import keep_large_buffers
 
 async def stream(_, context):
     while isinstance(await context.read(), bytes):

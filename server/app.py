@@ -25,28 +25,28 @@ from engine.process import WorkerRuntime
 from engine.runtime import Runtime
 from engine.slots import RegionTable
 from server.admin import ADMIN_SERVICE, AdminService
-from server.allocator import keep_large_buffers
-from server.catalogue import EngineCatalogue
-from server.clock import HostClock
 from server.core import Core
-from server.engine_opening import OpenRuntime
-from server.engine_thread import Turn
+from server.engines.catalogue import EngineCatalogue
+from server.engines.lane import EngineHost, Lane
+from server.engines.mailbox import Mailbox
+from server.engines.opening import OpenRuntime
+from server.engines.thread import Turn
 from server.errors import ServerError, StartFailed
 from server.grpc_options import calls_at_once, server_options
-from server.lane import EngineHost, Lane
-from server.mailbox import Mailbox
-from server.metrics import Metrics
+from server.host.allocator import keep_large_buffers
+from server.host.process_memory import ProcessMemory
+from server.host.tuning import lock_memory, parse_cpus, pin
+from server.observe.metrics import Metrics
+from server.observe.scrape import ScrapeServer
 from server.open_inference.models import request_bytes
 from server.open_inference.service import SERVICE as OPEN_INFERENCE
 from server.open_inference.service import OpenInferenceService
-from server.opening import Limits
-from server.process_memory import ProcessMemory
-from server.scrape import ScrapeServer
 from server.service import SERVICE, Service
 from server.settings import Settings
 from server.shared_memory.handover import Handover
 from server.shared_memory.store import RegionStore
-from server.tuning import lock_memory, parse_cpus, pin
+from server.stream.clock import HostClock
+from server.stream.opening import Limits
 
 log = logging.getLogger("monocoque.server")
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from protos.monocoque.v1 import admin_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
-from server.catalogue import EngineCatalogue
-from server.clock import HostClock
-from server.engine_thread import Turn
+from server.engines.catalogue import EngineCatalogue
+from server.engines.lane import UNLOADED, Lane
+from server.engines.served_engine import ServedEngine, count_memory
+from server.engines.thread import Turn
 from server.errors import Draining, LimitReached, SwapRefused
 from server.frames import CameraKey
-from server.lane import UNLOADED, Lane
-from server.metrics import Metrics
-from server.opening import Limits, check_open, reserved_bytes, slots_of
-from server.process_memory import ProcessMemory
-from server.served_engine import ServedEngine, count_memory
-from server.session import Session
+from server.host.process_memory import ProcessMemory
+from server.observe.metrics import Metrics
 from server.shared_memory.store import RegionStore
-from server.watch import Audience
+from server.stream.clock import HostClock
+from server.stream.opening import Limits, check_open, reserved_bytes, slots_of
+from server.stream.session import Session
+from server.stream.watch import Audience
 
 log = logging.getLogger("monocoque.server")
 

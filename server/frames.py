@@ -8,9 +8,9 @@ from typing import Protocol
 from engine.postprocess import Detections
 from protos.monocoque.v1 import camera_pb2
 from server.decode import Samples
-from server.ledger import Ledger
-from server.metrics import CameraMetrics
-from server.sets import FrameSet
+from server.observe.ledger import Ledger
+from server.observe.metrics import CameraMetrics
+from server.schedule.sets import FrameSet
 
 TORN = "its slot in shared memory was written to before the answer"
 """Reason of a frame whose pixels are a mix of two."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from server.opening import Limits
+from server.stream.opening import Limits
 
 log = logging.getLogger("monocoque.server")
 

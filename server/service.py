@@ -14,7 +14,7 @@ from protos import wire
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.core import Core
 from server.errors import NeverOpened, NotReading, OutOfOrder, Superseded, ending
-from server.session import Session
+from server.stream.session import Session
 
 log = logging.getLogger("monocoque.service")
 

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from engine.manifest import Target
 from server.errors import StartFailed
-from server.tuning import parse_cpus
+from server.host.tuning import parse_cpus
 
 ENVIRONMENT_PREFIX = "MONOCOQUE_"
 

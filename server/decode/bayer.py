@@ -15,7 +15,7 @@ from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode.buffers import scratch
 from server.decode.color import change_range
 from server.decode.planes import rows, wide
-from server.layout import SMALLEST_MOSAIC
+from server.stream.layout import SMALLEST_MOSAIC
 
 Array = npt.NDArray[np.uint8]
 

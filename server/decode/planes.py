@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protos.monocoque.v1 import camera_pb2 as pb
-from server.layout import row_bytes
+from server.stream.layout import row_bytes
 
 
 def rows(header: pb.FrameHeader, pixels: memoryview, count: int, first: int = 0) -> npt.NDArray[np.uint8]:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from protos.inference.service_pb2 import ModelInferRequest
 from server.core import Core
+from server.engines.lane import Lane
 from server.errors import EngineNotFound, StreamEnded
-from server.lane import Lane
 from server.open_inference.caller import Caller
 from server.open_inference.inputs import plan_inputs
 from server.open_inference.models import Model

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from engine.tensors import TensorSpec
 from protos.inference.service_pb2 import ModelInferRequest
+from server.engines.tensor_request import TensorSource
 from server.errors import RequestInvalid
 from server.open_inference.contents import read_contents
 from server.open_inference.datatypes import DATATYPES
 from server.open_inference.models import Model
 from server.open_inference.placement import FindRegion, read_placement
 from server.open_inference.regions import SharedInput
-from server.tensor_request import TensorSource
 
 MOST_DIMENSIONS = 32
 Tensor = ModelInferRequest.InferInputTensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.metrics import Metrics
+from server.observe.metrics import Metrics
 from server.open_inference.statistics import Statistics
 
 

@@ -9,8 +9,8 @@ from engine.manifest import Preprocessing
 from engine.tensors import TensorSpec
 from protos.inference import model_config_pb2 as config_pb
 from protos.inference import service_pb2 as pb
+from server.engines.served_engine import ServedEngine
 from server.open_inference.datatypes import DATATYPES, config_type
-from server.served_engine import ServedEngine
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan", "tensorrt-rtx": "tensorrt_plan"}
 """Triton's word for the framework and format of each of our backends that it knows."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protos.inference.service_pb2 import InferParameter
+from server.engines.mailbox import HIGHEST_PRIORITY
 from server.errors import RequestInvalid
-from server.mailbox import HIGHEST_PRIORITY
 
 RESERVED_PREFIX = "triton_"
 FINAL_RESPONSE = "triton_enable_empty_final_response"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from protos.inference import wire
-from server.lane import EngineState, Lane
+from server.engines.lane import EngineState, Lane
 from server.open_inference.datatypes import DATATYPES
 from server.open_inference.inputs import InputPlan
 from server.open_inference.models import Model

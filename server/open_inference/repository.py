@@ -6,9 +6,9 @@ import contextlib
 
 from engine.errors import EngineError
 from protos.inference import service_pb2 as pb
-from server.catalogue import EngineCatalogue
+from server.engines.catalogue import EngineCatalogue
+from server.engines.lane import EngineState
 from server.errors import EngineNotFound, LoadFailed, NotSupported, StartFailed
-from server.lane import EngineState
 
 
 def index(catalogue: EngineCatalogue, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:

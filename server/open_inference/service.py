@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 from protos.inference import service_pb2 as pb
 from protos.inference import wire
 from server.core import Core
+from server.engines.lane import EngineState
 from server.errors import EngineNotFound, ending
-from server.lane import EngineState
 from server.open_inference import memory_calls, models, repository, settings_calls
 from server.open_inference.caller import Caller
 from server.open_inference.inference import Inference

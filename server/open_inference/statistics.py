@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from protos.inference import service_pb2 as pb
-from server.served_engine import ServedEngine, own_memory
-from server.tensor_request import Inferred
+from server.engines.served_engine import ServedEngine, own_memory
+from server.engines.tensor_request import Inferred
 
 
 @dataclass

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engine.slots import Region, SlotHandle
 from protos.monocoque.v1 import camera_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
-from server.layout import largest_frame_bytes
+from server.stream.layout import largest_frame_bytes
 
 GENERATION_STRIDE_BYTES = 64
 """One cache line per generation: a writer of one slot does not slow the reader of another."""

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import client
-from server.opening import FRAMES_HELD, LIVE_CREDITS
+from server.stream.opening import FRAMES_HELD, LIVE_CREDITS
 from tests.server.bundles import write_bundle
 from tests.server.conftest import Engine, serving
 

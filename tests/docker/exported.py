@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from server.metrics import Metrics
+from server.observe.metrics import Metrics
 
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 ADDED_BY_PROMETHEUS = {"job", "instance"}

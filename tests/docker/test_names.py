@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.metrics import LATENCY_BUCKETS_SECONDS, STAGES, STATUSES
+from server.observe.metrics import LATENCY_BUCKETS_SECONDS, STAGES, STATUSES
 from server.settings import ENVIRONMENT_PREFIX, Settings
 from tests.docker.exported import exported_series, grouping_in, names_in, selectors_in
 

@@ -20,9 +20,9 @@ from engine.runtime import MemoryReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
 from protos.monocoque.v1.result_pb2 import STATUS_OK
 from server.app import Addresses, Server
-from server.clock import HostClock
-from server.engine_opening import OpenRuntime
+from server.engines.opening import OpenRuntime
 from server.settings import Settings
+from server.stream.clock import HostClock
 from tests.server.bundles import write_bundle
 from tests.server.raw_client import PATIENCE_SECONDS, RawStream, RawWatch, camera, frame
 

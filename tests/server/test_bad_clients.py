@@ -14,8 +14,8 @@ import pytest
 from grpc.aio import insecure_channel
 
 from protos.monocoque.v1 import result_pb2 as pb
-from server import outbox
 from server.frames import Frame
+from server.stream import outbox
 from tests.server.conftest import Engine, Running
 from tests.server.raw_client import RawStream, camera, frame
 

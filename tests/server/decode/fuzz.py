@@ -15,7 +15,7 @@ from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode import DecodeFailed, decode
 from server.decode.samples import Samples
 from server.decode.video import VideoDecoder
-from server.layout import VIDEO_ENCODINGS, check_frame
+from server.stream.layout import VIDEO_ENCODINGS, check_frame
 from tests.server.decode.pictures import spec
 
 WIDTH, HEIGHT = 64, 48

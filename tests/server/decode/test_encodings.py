@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.preprocess import place, resize_into
 from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode import decode
-from server.layout import ENCODINGS, VIDEO_ENCODINGS, check_frame, row_bytes
+from server.stream.layout import ENCODINGS, VIDEO_ENCODINGS, check_frame, row_bytes
 from tests.server.decode.pictures import gray, header, in_encoding, network_input, picture, spec
 
 STILL = sorted(ENCODINGS - VIDEO_ENCODINGS)

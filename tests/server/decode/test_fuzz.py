@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.monocoque.v1 import camera_pb2 as pb
-from server.layout import ENCODINGS, VIDEO_ENCODINGS
+from server.stream.layout import ENCODINGS, VIDEO_ENCODINGS
 from tests.server.decode.fuzz import HEIGHT, WIDTH, Target
 from tests.server.decode.pictures import in_encoding, jpeg, picture
 from tests.server.decode.videos import video

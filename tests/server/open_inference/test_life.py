@@ -20,7 +20,7 @@ from protos.inference.service_pb2 import (
     ServerReadyRequest,
     ServerReadyResponse,
 )
-from server.metrics import TRITON_METRICS
+from server.observe.metrics import TRITON_METRICS
 from server.open_inference.stream import REQUESTS_AHEAD
 from tests.server.bundles import HEIGHT, WIDTH
 from tests.server.conftest import Engine, Running

@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from protos.monocoque.v1 import camera_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
-from server.layout import largest_frame_bytes
 from server.shared_memory.region import (
     GENERATION_STRIDE_BYTES,
     PAGE_BYTES,
@@ -21,6 +20,7 @@ from server.shared_memory.region import (
     StreamRegion,
     slots_layout,
 )
+from server.stream.layout import largest_frame_bytes
 
 CAMERAS = [
     camera_pb2.Camera(id="a", width=64, height=32, encoding=camera_pb2.ENCODING_RGB8),

@@ -1,0 +1,128 @@
+"""One request of tensors, from its arrays to the engine's slots and back. Runs on the engine's thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.allocate import TensorSlots, allocate
+from engine.errors import RunFailed
+from engine.runtime import Batch, Runtime
+from engine.slots import RegionTable
+from server.engines.tensor_request import Inferred, TensorRequest, check_inputs
+from server.errors import InferenceFailed, RequestLate, StreamEnded
+from server.schedule.scheduler import is_late
+
+log = logging.getLogger("monocoque.engine")
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """The slots of one batch size; views and batches cost 14 µs to make, and are the same for every request."""
+
+    inputs: Mapping[str, npt.NDArray[Any]]
+    outputs: Mapping[str, npt.NDArray[Any]]
+    batch: Batch
+
+    @classmethod
+    def of(cls, slots: TensorSlots, batch: int) -> _Slots:
+        return cls(
+            inputs={name: slots.view(name, batch) for name in slots.inputs},
+            outputs={name: slots.view(name, batch) for name in slots.outputs},
+            batch=slots.batch(batch),
+        )
+
+
+class TensorPipeline:
+    """What the engine's thread does with requests.
+
+    Slots are reserved with the first request, and again for the first larger one: an engine that serves cameras only
+    holds none.
+
+    Args:
+        runtime: The engine.
+        regions: The table that it was opened with.
+        digest: The bundle's.
+        clock: Monotonic clock in nanoseconds.
+    """
+
+    def __init__(self, runtime: Runtime, regions: RegionTable, digest: str, clock: Callable[[], int]) -> None:
+        self._runtime = runtime
+        self._description = runtime.describe()
+        self._regions = regions
+        self._digest = digest
+        self._clock = clock
+        self._slots: TensorSlots | None = None
+        self._capacity = 0
+        self._views: dict[int, _Slots] = {}
+
+    def run(self, request: TensorRequest) -> None:
+        """Compute a request and answer it; whatever goes wrong is its answer, too."""
+        request.selected = self._clock()
+        if request.cancelled:
+            return
+        if is_late(request, request.selected):
+            request.answer(late(request, request.selected))
+            return
+        try:
+            if request.digest != self._digest:  # the engine was swapped while it waited
+                request.batch = check_inputs(self._description, request.inputs)
+            request.answer(self._compute(request))
+        except StreamEnded as error:
+            request.answer(error)
+        except RunFailed as error:
+            request.answer(InferenceFailed(error.message, remedy=error.remedy))
+        except Exception as error:  # a bug of ours must cost this request and no more
+            log.exception("a request of tensors failed")
+            reason = f"the server failed to compute this: {type(error).__name__}: {error}"
+            request.answer(InferenceFailed(reason, remedy="the server's log says more"))
+
+    def _compute(self, request: TensorRequest) -> Inferred:
+        slots = self._slots_for(request.batch)
+        started = self._clock()
+        for name, array in request.inputs.items():
+            target = slots.inputs[name]
+            if isinstance(array, np.ndarray):
+                np.copyto(target, array)
+            else:
+                array.copy_into(target)
+        request.inputs = {}
+        filled = self._clock()
+        self._runtime.run(slots.batch)
+        inferred = self._clock()
+        outputs = {name: view.copy() for name, view in slots.outputs.items()}
+        copied = self._clock()
+        return Inferred(
+            outputs=outputs,
+            queue_ns=request.selected - request.received,
+            compute_input_ns=filled - started,
+            compute_infer_ns=inferred - filled,
+            compute_output_ns=copied - inferred,
+            batch=request.batch,
+            digest=self._digest,
+        )
+
+    def _slots_for(self, batch: int) -> _Slots:
+        if self._slots is None or batch > self._capacity:
+            self._views.clear()
+            if self._slots is not None:
+                self._slots.close()
+            self._slots = allocate(self._description, self._regions, batch)
+            self._capacity = batch
+        views = self._views.get(batch)
+        if views is None:
+            views = self._views[batch] = _Slots.of(self._slots, batch)
+        return views
+
+
+def late(request: TensorRequest, now_ns: int) -> RequestLate:
+    """The answer to a request whose time ran out while it waited."""
+    waited_us = (now_ns - request.received) // 1000
+    return RequestLate(
+        f"it waited {waited_us} µs for its turn, longer than its timeout", remedy="allow more time, or send less"
+    )

@@ -1,0 +1,251 @@
+"""The thread that owns a runtime, and the one that prepares its next batch meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from engine.runtime import MemoryReport
+from server.engines.mailbox import Mailbox, SourceKey, Worker
+from server.engines.mailbox import Turn as Selected
+from server.engines.opening import OpenEngine
+from server.engines.pipeline import Pipeline, Prepared
+from server.engines.tensor_pipeline import late
+from server.engines.tensor_request import TensorRequest
+from server.frames import Answer, Frame
+from server.host.process_memory import SAMPLE_INTERVAL_NS
+
+log = logging.getLogger("monocoque.engine")
+
+LATE_AT_DEQUEUE = "past its maximum age when its turn came"
+SET_REPLACED = "its set was replaced by a newer one before work on it began"
+REMEMBERED_TURNS = 16
+"""Of which the slowest preparation and the fastest inference are expected next: a batch that is ready early ages a
+little, one that is ready late keeps the engine waiting."""
+HANDOVER_NS = 300_000
+"""Between waking the preparing thread and the start of its work."""
+
+
+@dataclass
+class Turn:
+    """What the event loop is told of a turn.
+
+    Attributes:
+        taken: Frames that left their slots; sent before they are computed.
+        answers: What became of frames.
+        batch_size: Frames that were launched; 0 in a message about something else.
+        busy_ns: Time the engine's thread spent.
+        memory: What the engine holds, once in a while.
+    """
+
+    taken: Sequence[Frame] = ()
+    answers: Sequence[Answer] = ()
+    batch_size: int = 0
+    busy_ns: int = 0
+    memory: MemoryReport | None = None
+
+
+@dataclass
+class _Work:
+    """A turn on its way through the two threads."""
+
+    keys: Sequence[SourceKey]
+    frames: list[Frame]
+    requests: list[TensorRequest]
+    prepared: Prepared | None = None
+    failed: list[Answer] = field(default_factory=list)
+
+
+class EngineThread:
+    """Takes batches from the mailbox until it is closed, or until this thread is retired.
+
+    Args:
+        number: Names it among the threads that share the mailbox.
+        mailbox: Where frames wait.
+        report: Hands a turn to the event loop; called on either thread.
+        died: Told that a thread ended on its own, which only a bug of ours can cause; called on that thread.
+        clock: Monotonic clock in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        mailbox: Mailbox,
+        report: Callable[[Turn], None],
+        died: Callable[[], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._worker: Worker[_Work] = Worker(number)
+        self._mailbox = mailbox
+        self._report = report
+        self._died = died
+        self._memory_sampled_at = 0
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._serving = threading.Event()
+        self._side = 0
+        self._prepare_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
+        self._launch_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
+
+    def open(self, open_engine: Callable[[contextlib.ExitStack], OpenEngine]) -> Future[OpenEngine]:
+        """Start the thread and open the engine on it. It takes nothing from the mailbox yet.
+
+        Args:
+            open_engine: Opens the engine; what it pushes on the stack is undone on the same thread at the end.
+
+        Returns:
+            Done when the engine is open, or failed to open.
+        """
+        opened: Future[OpenEngine] = Future()
+        name = f"engine-{self._worker.number}"
+        self._thread = threading.Thread(target=self._main, args=(open_engine, opened), name=name)
+        self._thread.start()
+        return opened
+
+    def serve(self) -> None:
+        """Begin to take batches."""
+        self._serving.set()
+
+    def stop(self) -> None:
+        """End the thread after the batches it has; what it would have taken is left to others."""
+        self._mailbox.retire(self._worker)
+        self._serving.set()
+
+    def join(self) -> None:
+        """Wait for the thread to end; `stop` it first."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _main(self, open_engine: Callable[[contextlib.ExitStack], OpenEngine], opened: Future[OpenEngine]) -> None:
+        with contextlib.ExitStack() as stack:
+            try:
+                engine = open_engine(stack)
+            except BaseException as error:  # whoever waits for the future raises it
+                opened.set_exception(error)
+                return
+            opened.set_result(engine)
+            self._serving.wait()
+            if engine.pipeline is not None and engine.pipeline.sides > 1:
+                name = f"prepare-{self._worker.number}"
+                preparer = threading.Thread(target=self._guard, args=(self._prepare_ahead, engine), name=name)
+                preparer.start()
+                stack.callback(preparer.join)
+            self._guard(self._turn, engine)
+            self._mailbox.retire(self._worker)
+
+    def _guard(self, step: Callable[[OpenEngine], bool], engine: OpenEngine) -> None:
+        try:
+            while step(engine):  # nothing of a turn is held while waiting for the next
+                pass
+        except BaseException:
+            log.exception("an engine's thread ended; restart the server")
+            self._died()
+
+    def _turn(self, engine: OpenEngine) -> bool:
+        """Wait for frames and compute them; False once there will be none."""
+        taken = self._mailbox.take(engine.max_batch, engine.curve, self._worker)
+        if taken is None:
+            return False
+        started = self._clock()
+        work = taken if isinstance(taken, _Work) else self._begin(engine, taken)
+        for request in work.requests:
+            engine.infer(request)
+        answers = self._compute(engine, work) if work.frames else []
+        self._mailbox.finish(work.keys)
+        if work.keys:
+            launched = sum(frame.ledger.inferred is not None for frame in work.frames)
+            now = self._clock()
+            memory = None
+            if now - self._memory_sampled_at >= SAMPLE_INTERVAL_NS:
+                self._memory_sampled_at, memory = now, engine.memory()
+            self._report(Turn(answers=answers, batch_size=launched, busy_ns=now - started, memory=memory))
+        return True
+
+    def _prepare_ahead(self, engine: OpenEngine) -> bool:
+        """Wait until the engine is about to be free, and prepare its next turn; False once there will be none."""
+        taken = self._mailbox.take_ahead(engine.max_batch, engine.curve, self._worker, self._lead_ns)
+        if taken is None:
+            return False
+        try:
+            work = self._begin(engine, taken)
+        except BaseException:
+            self._mailbox.prepared(self._worker, _Work(taken.keys, [], []))
+            raise
+        self._mailbox.prepared(self._worker, work)
+        return True
+
+    def _lead_ns(self) -> int:
+        return max(self._prepare_ns, default=0) + HANDOVER_NS
+
+    def _begin(self, engine: OpenEngine, selected: Selected) -> _Work:
+        """Answer what is late, and prepare the rest."""
+        started = self._clock()
+        self._shed(engine, selected.late, started)
+        self._replace(engine, selected.stale, started)
+        requests = [item for item in selected.batch if isinstance(item, TensorRequest)]
+        frames = [item for item in selected.batch if isinstance(item, Frame)]
+        taken = [frame for frame in frames if frame.camera.owner.replays]
+        if taken:  # a live stream need not know, and waking the event loop costs the engine's thread its turn
+            self._report(Turn(taken=taken))
+        work = _Work(selected.keys, frames, requests)
+        if frames:
+            try:
+                self._side = (self._side + 1) % _pipeline(engine).sides
+                work.prepared = _pipeline(engine).prepare(frames, self._side)
+            except Exception as error:  # a bug of ours must cost these frames and no more
+                work.failed = _failed(engine, frames, error)
+            self._prepare_ns.append(self._clock() - started)
+        return work
+
+    def _compute(self, engine: OpenEngine, work: _Work) -> Sequence[Answer]:
+        if work.prepared is None:
+            return work.failed
+        try:
+            started = self._clock()
+            expected_ns = min(self._launch_ns, default=engine.frame_ns)
+            if expected_ns > HANDOVER_NS:  # else the engine is free before the other thread is awake
+                self._mailbox.launching(self._worker, started + expected_ns)
+            _pipeline(engine).launch(work.prepared)
+            answers = _pipeline(engine).answer(work.prepared)
+            self._launch_ns.append(self._clock() - started)
+            return answers
+        except Exception as error:  # as above
+            return _failed(engine, work.frames, error)
+
+    def _shed(self, engine: OpenEngine, items: Sequence[Frame | TensorRequest], now: int) -> None:
+        """Answer what was late when its turn came."""
+        frames = []
+        for item in items:
+            if isinstance(item, TensorRequest):
+                item.answer(late(item, now))
+                continue
+            item.ledger.selected = now
+            frames.append(item)
+        if frames:
+            answers = [engine.writer.without_numbers(frame, "late", LATE_AT_DEQUEUE) for frame in frames]
+            self._report(Turn(taken=[frame for frame in frames if frame.camera.owner.replays], answers=answers))
+
+    def _replace(self, engine: OpenEngine, items: Sequence[Frame | TensorRequest], now: int) -> None:
+        """Answer the frames of a set that another one replaced."""
+        frames = [item for item in items if isinstance(item, Frame)]
+        for frame in frames:
+            frame.ledger.selected = now
+        if frames:
+            answers = [engine.writer.without_numbers(frame, "stale", SET_REPLACED) for frame in frames]
+            self._report(Turn(answers=answers))
+
+
+def _pipeline(engine: OpenEngine) -> Pipeline:
+    assert engine.pipeline is not None  # noqa: S101 - streams of an engine without are refused
+    return engine.pipeline
+
+
+def _failed(engine: OpenEngine, frames: Sequence[Frame], error: Exception) -> list[Answer]:
+    log.error("a batch of %d frames failed", len(frames), exc_info=error)
+    reason = f"the server failed to compute this frame: {type(error).__name__}: {error}"
+    return [engine.writer.without_numbers(frame, "failed", reason) for frame in frames]

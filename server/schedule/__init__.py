@@ -1,0 +1,1 @@
+"""Which frame goes next: pure state machines, with time passed in."""

@@ -1,0 +1,1 @@
+"""One client's stream: what it opens, sends and is answered."""

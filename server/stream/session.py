@@ -1,0 +1,345 @@
+"""One open stream: its cameras, the frames it sent, and the answers it is owed. Lives on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+from protos import wire
+from protos.monocoque.v1 import camera_pb2
+from protos.monocoque.v1 import stream_pb2 as pb
+from server.engines.mailbox import Mailbox, SetKey
+from server.errors import OutOfOrder, RequestInvalid
+from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
+from server.observe.ledger import Ledger
+from server.observe.metrics import Metrics
+from server.shared_memory.region import BorrowedSlot, StreamRegion
+from server.stream.answers import AnswerWriter, as_response, finish
+from server.stream.clock import ClientClock, HostClock, StepWatch, declared
+from server.stream.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
+from server.stream.opening import SET_TOLERANCE_NS, credits_of, is_replay
+from server.stream.outbox import Outbox
+from server.stream.set_answers import SetAnswers
+from server.stream.video_queue import MAX_WAITING, VideoQueue
+from server.stream.watch import Audience
+
+REPLACED = "replaced by a newer frame before work on it began"
+ENDING = "the stream is ending"
+_numbers = itertools.count(1)
+
+
+class Session:
+    """A stream from its `Open` to its end.
+
+    Args:
+        request: The `Open`, checked.
+        max_frame_bytes: Largest frame accepted.
+        host: Our clocks.
+        mailbox: Where frames wait.
+        writer: Writes answers to frames that are not computed.
+        audience: Who else is told.
+        metrics: Where everything is counted.
+        labels: Labels of detections by index.
+        schema: Of the engine that the stream was opened with.
+    """
+
+    def __init__(
+        self,
+        request: pb.Open,
+        max_frame_bytes: int,
+        host: HostClock,
+        mailbox: Mailbox,
+        writer: AnswerWriter,
+        audience: Audience,
+        metrics: Metrics,
+        labels: Sequence[str] = (),
+        schema: str = "",
+    ) -> None:
+        self.id = f"stream-{next(_numbers)}"
+        self.outbox = Outbox(joins=request.credits_with_results)
+        self.replays = is_replay(request)
+        self.credits = credits_of(request)
+        self.clock: ClientClock = declared(request.clock, host)
+        self._steps = StepWatch(self.clock, host)
+        self.unanswered = 0
+        self.region: StreamRegion | None = None
+        """Where its frames lie; set before the first, for a client that asked for shared memory."""
+        self.superseded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done where another stream has taken one of its cameras over: says which."""
+        self.pins_version = False
+        """Whether it asked for this version of its engine, so that no other may take its place."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._room = asyncio.Event()
+        self._max_age_ns = request.max_age_ns
+        self._max_frame_bytes = max_frame_bytes
+        self._host = host
+        self.mailbox = mailbox
+        self._writer = writer
+        self._schema = schema
+        self._audience = audience
+        self._metrics = metrics
+        self._closed = False
+        self._refusing = ""
+        self.cameras = {
+            spec.id: OpenCamera(
+                key=CameraKey(self.id, spec.id),
+                spec=spec,
+                owner=self,
+                tensors=tuple(request.tensors),
+                metrics=metrics.camera(spec.id),
+            )
+            for spec in request.cameras
+        }
+        self._sets = SetAnswers({spec.id: spec for spec in request.cameras}, labels, self._send_set)
+        self._join(request)
+        self._video = {
+            camera_id: VideoQueue(camera.spec, self.credits, _VideoCamera(self, camera))
+            for camera_id, camera in self.cameras.items()
+            if camera.spec.encoding in VIDEO_ENCODINGS
+        }
+
+    def _join(self, request: pb.Open) -> None:
+        """Let the scheduler know of the cameras: each for itself, or all of them as a set."""
+        if request.HasField("sets"):
+            self.mailbox.add_set(
+                SetKey(self.id),
+                [camera.key for camera in self.cameras.values()],
+                tolerance_ns=request.sets.tolerance_ns or SET_TOLERANCE_NS,
+                replaces=not self.replays,
+                depth=self.credits,
+                priority=request.priority,
+            )
+            return
+        for camera in self.cameras.values():
+            self.mailbox.add_camera(
+                camera.key,
+                replaces=not self.replays,
+                depth=self.credits,
+                priority=request.priority + camera.spec.priority,
+                weight=camera.spec.weight or 1,
+            )
+
+    async def receive(self, message: bytes) -> None:
+        """Take one message of the client. In REPLAY, waits until its frame has room: that holds the client back.
+
+        Raises:
+            DecodeError: It is no message of ours.
+            RequestInvalid: It holds nothing that is known.
+            OutOfOrder: It is a second `Open`.
+        """
+        received = self._host.monotonic_ns()
+        request, pixels = wire.split(message)
+        kind = request.WhichOneof("message")
+        if kind == "frame":
+            await self._receive_frame(request, pixels, received)
+        elif kind == "clock_probe":
+            reply = pb.ClockReply(client_time_ns=request.clock_probe.client_time_ns, server_receive_time_ns=received)
+            reply.server_send_time_ns = self._host.monotonic_ns()
+            self.outbox.put(pb.StreamFramesResponse(clock_reply=reply).SerializeToString())
+        elif kind == "open":
+            raise OutOfOrder(f"{self.id} is open already", remedy="open another stream for other cameras")
+        else:
+            raise RequestInvalid("the message is empty", remedy="send a frame or a clock_probe")
+
+    async def _receive_frame(self, request: pb.StreamFramesRequest, pixels: memoryview, received: int) -> None:
+        header = request.frame
+        camera = self.cameras.get(header.camera_id)
+        slot, misplaced = self._borrow(request, camera)
+        pixels = pixels if slot is None else slot.pixels
+        frame = self._frame(camera or self._stranger(), header, pixels, received)
+        frame.shared = slot
+        self.unanswered += 1
+        self._idle.clear()
+        if camera is None:
+            known = ", ".join(self.cameras)
+            fault = f"camera {header.camera_id[:80]!r} is not one that this stream opened: {known}"
+            self.deliver(self._writer.without_numbers(frame, "refused", fault))
+            return
+        if header.client_dropped:
+            camera.metrics.client_dropped.inc(header.client_dropped)
+        if slot is not None and header.encoding not in RAW_ENCODINGS:
+            # What is parsed must not change between a check and its use; raw pixels may, they are only looked at.
+            frame.pixels = memoryview(bytes(pixels))
+        refused = (
+            self._refusing
+            or misplaced
+            or self._check_order(camera, header.sequence)
+            or check_frame(header, frame.pixels, camera.spec, self._max_frame_bytes)
+        )
+        torn = frame.torn
+        if torn or refused:
+            status, reason = ("torn", TORN) if torn else ("refused", refused or "")
+            self.outbox.add_credit(header.camera_id)
+            self.deliver(self._writer.without_numbers(frame, status, reason))
+            return
+        if (video := self._video.get(header.camera_id)) is not None:
+            if video.put(frame):
+                camera.last_sequence = header.sequence
+            else:
+                reason = f"{MAX_WAITING} access units wait to be decoded; send one per credit"
+                self.deliver(self._writer.without_numbers(frame, "refused", reason))
+            return
+        camera.last_sequence = header.sequence
+        if self.replays:
+            await self._room_for(frame)
+            if self._refusing:
+                self.deliver(self._writer.without_numbers(frame, "refused", self._refusing))
+                return
+        else:
+            self.outbox.add_credit(header.camera_id)
+        self.offer(frame)
+
+    def offer(self, frame: Frame) -> None:
+        """Let a frame wait for the engine, in the place of an older one where only the freshest counts."""
+        self._replace(self.mailbox.offer(frame))
+
+    def _replace(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            frame.ledger.selected = self._host.monotonic_ns()
+            self.deliver(self._writer.without_numbers(frame, "stale", REPLACED))
+
+    def answer(self, frame: Frame, status: str, reason: str) -> None:
+        """Answer a frame that is not computed."""
+        self.deliver(self._writer.without_numbers(frame, status, reason))
+
+    def _borrow(self, request: pb.StreamFramesRequest, camera: OpenCamera | None) -> tuple[BorrowedSlot | None, str]:
+        """The slot that a frame lies in, if any, and what is wrong with it, if anything is."""
+        if self.region is None:
+            if request.HasField("slot"):
+                return None, "this stream was opened without shared memory; set open.shared_memory to use slots"
+            return None, ""
+        if camera is None:
+            return None, ""
+        if not request.HasField("slot"):
+            return None, "this stream was opened with shared memory; write the pixels to a slot and send its handle"
+        slot = self.region.borrow(request.slot, camera.key.camera_id)
+        return (None, slot) if isinstance(slot, str) else (slot, "")
+
+    async def _room_for(self, frame: Frame) -> None:
+        try:
+            while not self._refusing and not self.mailbox.has_room(frame.camera.key):
+                self._room.clear()
+                await self._room.wait()
+        except asyncio.CancelledError:  # the stream ends, and the frame was never let in
+            self.deliver(self._writer.without_numbers(frame, "refused", ENDING))
+            raise
+
+    def _stranger(self) -> OpenCamera:
+        """A camera that the stream did not open; all of them are counted as one."""
+        return OpenCamera(CameraKey(self.id, ""), camera_pb2.Camera(), self, (), self._metrics.other_camera())
+
+    @staticmethod
+    def _check_order(camera: OpenCamera, sequence: int) -> str | None:
+        if camera.last_sequence is None or sequence > camera.last_sequence:
+            return None
+        return f"sequence {sequence} does not follow {camera.last_sequence}; it must count up"
+
+    def _frame(self, camera: OpenCamera, header: camera_pb2.FrameHeader, pixels: memoryview, received: int) -> Frame:
+        for whose in self._steps.steps(header.client_send_time_ns, received):
+            self._metrics.clock_steps(whose).inc()
+        sent = self.clock.to_monotonic(header.client_send_time_ns, received, self._host)
+        captured = self.clock.to_monotonic(header.capture_time_ns, received, self._host)
+        max_age_ns = header.max_age_ns or self._max_age_ns
+        since = received if captured is None else captured
+        return Frame(
+            camera=camera,
+            header=header,
+            pixels=pixels,
+            ledger=Ledger(received=received, sent=sent, uncertainty_ns=self.clock.error_ns),
+            captured=captured,
+            uncertainty_ns=self.clock.error_ns,
+            deadline_ns=since + max_age_ns if max_age_ns else None,
+        )
+
+    def left_slot(self, frame: Frame) -> None:
+        """A frame was taken from its slot: in REPLAY, there is room for another."""
+        camera_id = frame.camera.key.camera_id
+        if self._closed:
+            return
+        if (video := self._video.get(camera_id)) is not None:
+            video.pump()
+        else:
+            self.outbox.add_credit(camera_id)
+            self._room.set()
+
+    def deliver(self, answer: Answer) -> None:
+        """Answer a frame; one of a set waits for the answers of the others."""
+        if answer.frame.frame_set is None:
+            self._deliver(answer)
+        else:
+            self._sets.add(answer.frame.frame_set, answer)
+
+    def _send_set(self, answers: Sequence[Answer], number: int, message: bytes | None) -> None:
+        for answer in answers:
+            self._deliver(answer, number)
+        if message is not None and not self._closed:
+            self.outbox.put(message)
+
+    def _deliver(self, answer: Answer, set_number: int = 0) -> None:
+        """Answer a frame, count it, and tell whoever watches."""
+        frame = answer.frame
+        frame.release()
+        if frame.shared is not None:
+            frame.shared.give_back()
+        self.unanswered -= 1
+        if self.unanswered == 0:
+            self._idle.set()
+        status = "undelivered" if self._closed else answer.status
+        frame.camera.metrics.frames[status].inc()
+        result, stages, age_ns = finish(answer, self._host.monotonic_ns(), set_number, answer.schema != self._schema)
+        if not self._closed:
+            self.outbox.put(as_response(result))
+        if status == "ok":
+            for stage, duration_ns in stages.items():
+                frame.camera.metrics.stages[stage].observe(duration_ns / 1e9)
+            frame.camera.metrics.age.observe(age_ns / 1e9)
+            frame.camera.metrics.track.observe(age_ns, frame.uncertainty_ns)
+        late = frame.deadline_ns is not None and self._host.monotonic_ns() > frame.deadline_ns
+        if late and status in ("ok", "late", "failed"):
+            frame.camera.metrics.deadline_misses.inc()
+        if status not in ("stale", "undelivered"):  # after a stale one, by definition, a newer result follows
+            self._audience.publish(frame.camera, result)
+
+    async def answered(self) -> None:
+        """Wait until every frame that was received has its answer; no more come."""
+        for video in self._video.values():
+            video.flush()
+        self._replace(self.mailbox.end_set(SetKey(self.id)))
+        await self._idle.wait()
+
+    def refuse_waiting(self, reason: str) -> None:
+        """Answer every frame that waits or still comes, without computing it."""
+        self._refusing = reason
+        self._room.set()
+        for camera_id, camera in self.cameras.items():
+            undecoded = self._video.pop(camera_id).close() if camera_id in self._video else []
+            for frame in [*self.mailbox.remove_camera(camera.key), *undecoded]:
+                self.deliver(self._writer.without_numbers(frame, "refused", reason))
+
+    def close(self) -> None:
+        """End the stream: what waits is dropped, what is computed now will be counted as undelivered."""
+        self._closed = True
+        self.refuse_waiting(ENDING)
+
+
+class _VideoCamera:
+    """A stream, as the video queue of one of its cameras sees it."""
+
+    def __init__(self, session: Session, camera: OpenCamera) -> None:
+        self._session = session
+        self._camera = camera
+
+    def has_room(self) -> bool:
+        return self._session.mailbox.has_room(self._camera.key)
+
+    def offer(self, frame: Frame) -> None:
+        self._session.offer(frame)
+
+    def answer(self, frame: Frame, status: str, reason: str) -> None:
+        self._session.answer(frame, status, reason)
+
+    def grant(self, frames: int) -> None:
+        for _ in range(frames):
+            self._session.outbox.add_credit(self._camera.key.camera_id)

@@ -93,6 +93,7 @@ class Frame:
         shared: Where `pixels` are not ours but in shared memory; None where they are.
         frame_set: The set it belongs to, once that is there; None for a frame of no set.
         picture: What the camera's video decoder made of its access unit; None for the other encodings.
+        answered: Whether it has had its one answer.
     """
 
     camera: OpenCamera
@@ -106,6 +107,7 @@ class Frame:
     shared: SharedPixels | None = None
     frame_set: FrameSet | None = None
     picture: Samples | None = None
+    answered: bool = False
     frame_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:

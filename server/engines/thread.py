@@ -19,6 +19,7 @@ from server.engines.tensor_pipeline import late
 from server.engines.tensor_request import TensorRequest
 from server.frames import Answer, Frame
 from server.host.process_memory import SAMPLE_INTERVAL_NS
+from server.stream.answers import failure
 
 log = logging.getLogger("monocoque.engine")
 
@@ -247,5 +248,4 @@ def _pipeline(engine: OpenEngine) -> Pipeline:
 
 def _failed(engine: OpenEngine, frames: Sequence[Frame], error: Exception) -> list[Answer]:
     log.error("a batch of %d frames failed", len(frames), exc_info=error)
-    reason = f"the server failed to compute this frame: {type(error).__name__}: {error}"
-    return [engine.writer.without_numbers(frame, "failed", reason) for frame in frames]
+    return [engine.writer.without_numbers(frame, "failed", failure(error)) for frame in frames]

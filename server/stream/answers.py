@@ -146,6 +146,11 @@ def finish(
     return answer.body + tail.SerializeToString(), stages, age_ns
 
 
+def failure(error: Exception) -> str:
+    """The reason of a frame that a bug of ours cost."""
+    return f"the server failed to compute this frame: {type(error).__name__}: {error}"
+
+
 def as_response(result: bytes) -> bytes:
     """A `StreamFramesResponse` around a result on the wire."""
     return _embed(_RESPONSE_FIELD, result)

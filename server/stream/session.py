@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Sequence
 
 from protos import wire
@@ -15,7 +16,7 @@ from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
 from server.observe.ledger import Ledger
 from server.observe.metrics import Metrics
 from server.shared_memory.region import BorrowedSlot, StreamRegion
-from server.stream.answers import AnswerWriter, as_response, finish
+from server.stream.answers import AnswerWriter, as_response, failure, finish
 from server.stream.clock import ClientClock, HostClock, StepWatch, declared
 from server.stream.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
 from server.stream.opening import SET_TOLERANCE_NS, credits_of, is_replay
@@ -23,6 +24,8 @@ from server.stream.outbox import Outbox
 from server.stream.set_answers import SetAnswers
 from server.stream.video_queue import MAX_WAITING, VideoQueue
 from server.stream.watch import Audience
+
+log = logging.getLogger("monocoque.stream")
 
 REPLACED = "replaced by a newer frame before work on it began"
 ENDING = "the stream is ending"
@@ -278,8 +281,19 @@ class Session:
             self.outbox.put(message)
 
     def _deliver(self, answer: Answer, set_number: int = 0) -> None:
-        """Answer a frame, count it, and tell whoever watches."""
+        """Answer a frame; where that fails, which only a bug of ours can cause, its one answer is FAILED."""
+        try:
+            self._send(answer, set_number)
+        except Exception as error:
+            log.exception("the answer to a frame failed")
+            if not answer.frame.answered:
+                self._send(self._writer.without_numbers(answer.frame, "failed", failure(error)), set_number)
+
+    def _send(self, answer: Answer, set_number: int) -> None:
+        """Answer a frame, count it, and tell whoever watches. Nothing has changed where the first line raises."""
         frame = answer.frame
+        result, stages, age_ns = finish(answer, self._host.monotonic_ns(), set_number, answer.schema != self._schema)
+        frame.answered = True
         frame.release()
         if frame.shared is not None:
             frame.shared.give_back()
@@ -288,7 +302,6 @@ class Session:
             self._idle.set()
         status = "undelivered" if self._closed else answer.status
         frame.camera.metrics.frames[status].inc()
-        result, stages, age_ns = finish(answer, self._host.monotonic_ns(), set_number, answer.schema != self._schema)
         if not self._closed:
             self.outbox.put(as_response(result))
         if status == "ok":

@@ -73,7 +73,7 @@ class SetAnswers:
             log.exception("the objects of a set cannot be merged")
             message.unplaced[:] = [one.frame.header.camera_id for one in seen]
         if before is not None:
-            await before
+            await asyncio.wait([before])  # however that went
         self._send(answers, number, StreamFramesResponse(set=message).SerializeToString())
 
     def _describe(self, frame_set: FrameSet, answers: Sequence[Answer], number: int) -> result_pb2.SurroundSet:

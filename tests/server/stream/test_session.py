@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,10 +15,11 @@ from server.engines.mailbox import Mailbox
 from server.host.process_memory import ProcessMemory
 from server.observe.metrics import STATUSES, Metrics
 from server.schedule.scheduler import Scheduler
+from server.stream import session
 from server.stream.answers import AnswerWriter, EngineFacts
 from server.stream.session import Session
 from server.stream.watch import Audience
-from tests.server.conftest import FakeTime
+from tests.server.conftest import Engine, FakeTime, Running
 from tests.server.raw_client import camera, frame
 
 CAMERAS = ("a", "b", "c")
@@ -158,3 +160,34 @@ def test_a_frame_of_a_stranger_brings_no_credit_and_no_label() -> None:
         assert "stranger" not in {labels[0] for labels in world.metrics.frames.series}
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("cause", ["body", "watchers"])
+async def test_a_bug_in_one_answer_costs_no_frame_its_answer(
+    cause: str, running: Running, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = [await running.open_one(name) for name in ("front", "rear")]
+
+    def broken(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        raise ZeroDivisionError("a bug")
+
+    if cause == "body":
+        monkeypatch.setattr(session, "finish", broken)
+    else:
+        monkeypatch.setattr(running.server.core.audience, "publish", broken)
+    engine.hold = True
+    for stream, name in zip(streams, ("front", "rear"), strict=True):
+        await stream.send(frame(1, name))
+    await engine.entered()
+    engine.free()
+    (first,), (second,) = [await stream.results(1) for stream in streams]
+    assert second.status == result_pb2.STATUS_OK
+    if cause == "body":
+        assert first.status == result_pb2.STATUS_FAILED
+        assert first.reason == "the server failed to compute this frame: ZeroDivisionError: a bug"
+        assert running.frames("failed") == 1
+    else:  # it had its answer already
+        assert first.status == result_pb2.STATUS_OK
+        assert running.frames("ok") == 1
+    await running.still_serves()

@@ -201,6 +201,8 @@ class Core:
             answer.frame.camera.owner.deliver(answer)
         if turn.batch_size:
             self.metrics.batch_size().observe(turn.batch_size)
+        for request, outcome in turn.outcomes:
+            request.answer(outcome)
         if turn.busy_ns:
             self.metrics.engine_busy().inc(turn.busy_ns / 1e9)
         if turn.memory is not None:

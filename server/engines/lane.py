@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import itertools
 import logging
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from server.engines.mailbox import QUEUED_REQUESTS, Mailbox
 from server.engines.memory_fit import check_fit
 from server.engines.opening import OpenEngine, OpenRuntime, open_engine
 from server.engines.served_engine import ServedEngine, takes_frames
-from server.engines.tensor_request import Arrays, Inferred, TensorRequest, check_inputs
+from server.engines.tensor_request import Arrays, Inferred, Outcome, TensorRequest, check_inputs
 from server.engines.thread import EngineThread, Turn
-from server.errors import EngineNotReady, LimitReached, ServerError, StreamEnded, SwapRefused
+from server.errors import EngineNotReady, LimitReached, ServerError, SwapRefused
 from server.frames import Frame
 from server.host.process_memory import ProcessMemory
 from server.host.tuning import run_first
@@ -193,20 +194,14 @@ class Lane:
         """
         engine = self.engine
         batch = checked_batch or check_inputs(engine.served.description, inputs)
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Inferred] = loop.create_future()
-
-        def answer(outcome: Inferred | StreamEnded) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-                loop.call_soon_threadsafe(_settle, answered, outcome)
-
+        answered: asyncio.Future[Inferred] = asyncio.get_running_loop().create_future()
         received = self._host.clock()
         request = TensorRequest(
             inputs=inputs,
             batch=batch,
             digest=engine.served.bundle.digest,
             received=received,
-            answer=answer,
+            answer=functools.partial(_settle, answered),
             deadline_ns=None if timeout_ns is None else received + timeout_ns,
         )
         if not self.mailbox.submit(request, priority):
@@ -276,7 +271,7 @@ class Lane:
         self._host.report(self, turn)
 
 
-def _settle(answered: asyncio.Future[Inferred], outcome: Inferred | StreamEnded) -> None:
+def _settle(answered: asyncio.Future[Inferred], outcome: Outcome) -> None:
     if answered.done():  # whoever asked has gone
         return
     if isinstance(outcome, Inferred):

@@ -15,7 +15,7 @@ from engine.slots import RegionTable
 from server.engines.pipeline import Pipeline
 from server.engines.served_engine import ServedEngine, takes_frames
 from server.engines.tensor_pipeline import TensorPipeline
-from server.engines.tensor_request import TensorRequest
+from server.engines.tensor_request import Outcome, TensorRequest
 from server.errors import StartFailed
 from server.host.process_memory import ProcessMemory
 from server.schedule.batching import LatencyCurve, measure
@@ -36,7 +36,7 @@ class OpenEngine:
     Attributes:
         served: What it is.
         pipeline: What becomes of camera frames; None for an engine that takes none.
-        infer: Answers a request of tensors.
+        infer: Computes a request of tensors; None where nobody waits for it any more.
         writer: Writes answers to frames that are not computed.
         memory: What it holds now; to be asked on its own thread.
         max_batch: Frames of its largest batch.
@@ -46,7 +46,7 @@ class OpenEngine:
 
     served: ServedEngine
     pipeline: Pipeline | None
-    infer: Callable[[TensorRequest], None]
+    infer: Callable[[TensorRequest], Outcome | None]
     writer: AnswerWriter
     memory: Callable[[], MemoryReport]
     max_batch: int

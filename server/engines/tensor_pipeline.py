@@ -14,7 +14,7 @@ from engine.allocate import TensorSlots, allocate
 from engine.errors import RunFailed
 from engine.runtime import Batch, Runtime
 from engine.slots import RegionTable
-from server.engines.tensor_request import Inferred, TensorRequest, check_inputs
+from server.engines.tensor_request import Inferred, Outcome, TensorRequest, check_inputs
 from server.errors import InferenceFailed, RequestLate, StreamEnded
 from server.schedule.scheduler import is_late
 
@@ -61,26 +61,25 @@ class TensorPipeline:
         self._capacity = 0
         self._views: dict[int, _Slots] = {}
 
-    def run(self, request: TensorRequest) -> None:
-        """Compute a request and answer it; whatever goes wrong is its answer, too."""
+    def run(self, request: TensorRequest) -> Outcome | None:
+        """Compute a request; whatever goes wrong is its answer, too. None where nobody waits for it any more."""
         request.selected = self._clock()
         if request.cancelled:
-            return
+            return None
         if is_late(request, request.selected):
-            request.answer(late(request, request.selected))
-            return
+            return late(request, request.selected)
         try:
             if request.digest != self._digest:  # the engine was swapped while it waited
                 request.batch = check_inputs(self._description, request.inputs)
-            request.answer(self._compute(request))
+            return self._compute(request)
         except StreamEnded as error:
-            request.answer(error)
+            return error
         except RunFailed as error:
-            request.answer(InferenceFailed(error.message, remedy=error.remedy))
+            return InferenceFailed(error.message, remedy=error.remedy)
         except Exception as error:  # a bug of ours must cost this request and no more
             log.exception("a request of tensors failed")
             reason = f"the server failed to compute this: {type(error).__name__}: {error}"
-            request.answer(InferenceFailed(reason, remedy="the server's log says more"))
+            return InferenceFailed(reason, remedy="the server's log says more")
 
     def _compute(self, request: TensorRequest) -> Inferred:
         slots = self._slots_for(request.batch)

@@ -63,6 +63,10 @@ class Inferred:
     digest: str
 
 
+Outcome = Inferred | StreamEnded
+"""What becomes of a request."""
+
+
 @dataclass(eq=False)
 class TensorRequest:
     """A request until it is answered.
@@ -72,7 +76,7 @@ class TensorRequest:
         batch: Entries of its batch.
         digest: The bundle that `inputs` were checked against.
         received: When it came, in nanoseconds of the monotonic clock.
-        answer: Told what became of it, once; on the engine's thread.
+        answer: Told what became of it, once; on the event loop.
         deadline_ns: When it may not begin any more, in the same clock; None means never.
         selected: When its turn came.
         cancelled: Set once nobody waits for the answer.
@@ -83,7 +87,7 @@ class TensorRequest:
     batch: int
     digest: str
     received: int
-    answer: Callable[[Inferred | StreamEnded], None]
+    answer: Callable[[Outcome], None]
     deadline_ns: int | None = None
     selected: int = field(default=0, init=False)
     cancelled: bool = field(default=False, init=False)

@@ -16,7 +16,7 @@ from server.engines.mailbox import Turn as Selected
 from server.engines.opening import OpenEngine
 from server.engines.pipeline import Pipeline, Prepared
 from server.engines.tensor_pipeline import late
-from server.engines.tensor_request import TensorRequest
+from server.engines.tensor_request import Outcome, TensorRequest
 from server.frames import Answer, Frame
 from server.host.process_memory import SAMPLE_INTERVAL_NS
 from server.stream.answers import failure
@@ -39,6 +39,7 @@ class Turn:
     Attributes:
         taken: Frames that left their slots; sent before they are computed.
         answers: What became of frames.
+        outcomes: What became of requests of tensors.
         batch_size: Frames that were launched; 0 in a message about something else.
         busy_ns: Time the engine's thread spent.
         memory: What the engine holds, once in a while.
@@ -46,6 +47,7 @@ class Turn:
 
     taken: Sequence[Frame] = ()
     answers: Sequence[Answer] = ()
+    outcomes: Sequence[tuple[TensorRequest, Outcome]] = ()
     batch_size: int = 0
     busy_ns: int = 0
     memory: MemoryReport | None = None
@@ -154,8 +156,7 @@ class EngineThread:
             return False
         started = self._clock()
         work = taken if isinstance(taken, _Work) else self._begin(engine, taken)
-        for request in work.requests:
-            engine.infer(request)
+        computed = [(request, engine.infer(request)) for request in work.requests]
         answers = self._compute(engine, work) if work.frames else []
         self._mailbox.finish(work.keys)
         if work.keys:
@@ -164,7 +165,9 @@ class EngineThread:
             memory = None
             if now - self._memory_sampled_at >= SAMPLE_INTERVAL_NS:
                 self._memory_sampled_at, memory = now, engine.memory()
-            self._report(Turn(answers=answers, batch_size=launched, busy_ns=now - started, memory=memory))
+            outcomes = [(request, outcome) for request, outcome in computed if outcome is not None]
+            # One message for all of it: each wakes the event loop, which then waits for this thread to let go.
+            self._report(Turn((), answers, outcomes, launched, now - started, memory))
         return True
 
     def _prepare_ahead(self, engine: OpenEngine) -> bool:
@@ -220,16 +223,18 @@ class EngineThread:
 
     def _shed(self, engine: OpenEngine, items: Sequence[Frame | TensorRequest], now: int) -> None:
         """Answer what was late when its turn came."""
-        frames = []
-        for item in items:
-            if isinstance(item, TensorRequest):
-                item.answer(late(item, now))
-                continue
-            item.ledger.selected = now
-            frames.append(item)
-        if frames:
-            answers = [engine.writer.without_numbers(frame, "late", LATE_AT_DEQUEUE) for frame in frames]
-            self._report(Turn(taken=[frame for frame in frames if frame.camera.owner.replays], answers=answers))
+        if not items:
+            return
+        frames = [item for item in items if isinstance(item, Frame)]
+        for frame in frames:
+            frame.ledger.selected = now
+        self._report(
+            Turn(
+                taken=[frame for frame in frames if frame.camera.owner.replays],
+                answers=[engine.writer.without_numbers(frame, "late", LATE_AT_DEQUEUE) for frame in frames],
+                outcomes=[(item, late(item, now)) for item in items if isinstance(item, TensorRequest)],
+            )
+        )
 
     def _replace(self, engine: OpenEngine, items: Sequence[Frame | TensorRequest], now: int) -> None:
         """Answer the frames of a set that another one replaced."""

@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from build_engine.compile.cpu import kernels
 from build_engine.errors import BuildError
 from build_engine.fuse import fuse
-from build_engine.graph import serialize
 from build_engine.load.shapes import InputShape
 from build_engine.load.torch_export import export
 from build_engine.progress import Bars, Progress
@@ -206,10 +205,10 @@ def _measured(title: str, model: onnx.ModelProto, seen: Crops, judged: Crops, pr
     noise = Noise(model, core, samples[::8], store)
     choice, _ = best_choice(quantizer, noise, None, progress)
     metric = Metric("top-1", lambda run: {"top-1": accuracy(run, judged)}, {}, "image")
-    judge = Judge(serialize(model), [], None, metric, store, progress)
+    judge = Judge(model, [], None, metric, store, progress)
     search = Search(
         core.weighted,
-        lambda kept: {recipe.name: quantizer.graph(choice.without(kept), recipe) for recipe in RECIPES},
+        lambda kept: quantizer.candidates(choice.without(kept)),
         judge, noise, BUDGET_POINTS, "INT8", store, progress,
     )  # fmt: skip
     table = Table(title=title, title_justify="left")
@@ -225,10 +224,10 @@ def _measured(title: str, model: onnx.ModelProto, seen: Crops, judged: Crops, pr
     except BuildError as error:
         progress.note(str(error))
     for name, one in rows.items():
-        made = {recipe.name: serialize(quantizer.graph(one, recipe)) for recipe in RECIPES}
-        scores = [judge(recipe, data).figures["top-1"] for recipe, data in made.items()]
+        made = quantizer.candidates(one)
+        scores = [judge(candidate).figures["top-1"] for candidate in made.values()]
         said = [f"{100 * score:.2f} ({100 * (score - base):+.2f})" for score in scores]
-        integer = kernels(made[CPU_INT8.name])["QLinearConv"]
+        integer = kernels(made[CPU_INT8.name].data)["QLinearConv"]
         total = sum(node.op_type == "Conv" for node in model.graph.node)
         table.add_row(name, *said, f"{integer} of {total}")
     return table

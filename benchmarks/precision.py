@@ -55,6 +55,7 @@ from build_engine.quantize import (
     lower_precision_core,
     to_fp16,
 )
+from build_engine.quantize.candidate import Candidate
 from build_engine.quantize.core import with_node_names
 from build_engine.session import Session
 from engine.cpu import cpu_name
@@ -160,12 +161,10 @@ def _graphs(
     store = Store(None, progress)
     noise = Noise(model, core, samples[:: max(1, len(samples) // 8)], store)
     choice, tried = best_choice(quantizer, noise, None, progress)
-    judge = Judge(
-        serialize(model), [], None, Metric("surround", lambda run: _judged(run, judged), {}, name), store, progress
-    )
+    judge = Judge(model, [], None, Metric("surround", lambda run: _judged(run, judged), {}, name), store, progress)
     found = Search(
         core.weighted,
-        lambda kept: {recipe.name: quantizer.graph(choice.without(kept), recipe) for recipe in RECIPES},
+        lambda kept: quantizer.candidates(choice.without(kept)),
         judge,
         noise,
         budget,
@@ -182,8 +181,8 @@ def _graphs(
     rows = []
     with progress.step("Evaluating", len(graphs)) as advance:
         for label, graph in graphs.items():
-            data = serialize(graph)
-            rows.append(Row(label, data, judge(label, data).figures))
+            candidate = Candidate.of(label, graph)
+            rows.append(Row(label, candidate.data, judge(candidate).figures))
             advance()
     counted = kernels(serialize(graphs["INT8 ours"]))
     integer = {kind: count for kind, count in counted.items() if kind.startswith("QLinear")}

@@ -209,14 +209,20 @@ def with_preprocessing(
     """
     if preprocessing is None or "preprocess" not in inspect.signature(function).parameters:
         return function
-    spec = preprocessing
+    return functools.partial(function, preprocess=Preprocess(preprocessing))
 
-    def preprocess(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        out = np.empty((1, spec.height, spec.width, spec.channels), np.uint8)
-        resize_into(frame, spec, out[0])
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a server does to a frame `(H, W, C)`: the network's input `(1, height, width, C)`."""
+
+    spec: Preprocessing
+
+    def __call__(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Bring a frame to the network's size."""
+        out = np.empty((1, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
+        resize_into(frame, self.spec, out[0])
         return out
-
-    return functools.partial(function, preprocess=preprocess)
 
 
 def evaluate(

@@ -36,6 +36,7 @@ from build_engine.quantize import (
     lower_precision_core,
     to_fp16,
 )
+from build_engine.quantize.candidate import Candidate
 from build_engine.quantize.fp16 import half_nodes
 from build_engine.quantize.int8 import VNNI
 from build_engine.quantize.quantizer import units
@@ -113,9 +114,8 @@ class Lowering:
                 compile_graph(f"plain {TENSORRT_INT8.name}", plain, "rtx", self.options.max_batch, self.progress)
             judge = self._judge(samples, store)
 
-            def graphs(kept: frozenset[str]) -> dict[str, onnx.ModelProto]:
-                chosen = choice.without(kept)
-                return {recipe.name: quantizer.graph(chosen, recipe) for recipe in recipes}
+            def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
+                return quantizer.candidates(choice.without(kept))
 
             found = self._search(core.weighted, graphs, judge, noise, store, budget)
             choice = choice.without(found.kept)
@@ -160,9 +160,9 @@ class Lowering:
         able, _ = half_nodes(self.model, core, seen or {})
         layers = [name for name in members if name in able]
 
-        def graphs(kept: frozenset[str]) -> dict[str, onnx.ModelProto]:
+        def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
             apart = {node for unit in kept for node in members[unit]}
-            return {"trt-fp16": to_fp16(self.model, core, seen, apart).model}
+            return {"trt-fp16": Candidate.of("trt-fp16", to_fp16(self.model, core, seen, apart).model)}
 
         found, judge, apart = None, None, dict[str, str]()
         if (budget := self.options.max_accuracy_drop) is not None:
@@ -186,7 +186,7 @@ class Lowering:
     def _search(
         self,
         layers: tuple[str, ...] | list[str],
-        graphs: Callable[[frozenset[str]], Mapping[str, onnx.ModelProto]],
+        graphs: Callable[[frozenset[str]], Mapping[str, Candidate]],
         judge: Judge,
         noise: Noise,
         store: Store,
@@ -214,7 +214,7 @@ class Lowering:
             name = feeds(self.model)[0].name
             metric = Metric(self.options.metric, self.metric, self.options.metric_args, name)
         some = samples.spread(self.options.evaluation_frames)
-        return Judge(serialize(self.model), some, self.postprocessing, metric, store, self.progress)
+        return Judge(self.model, some, self.postprocessing, metric, store, self.progress)
 
     def _store(self) -> Store:
         return Store(self.options.search_cache or default_folder(), self.progress)

@@ -68,4 +68,4 @@ def best_choice(
 
 
 def _measure(quantizer: Quantizer, noise: Noise, choice: Choice) -> Tried:
-    return Tried(choice, {recipe.name: noise(quantizer.graph(choice, recipe)) for recipe in quantizer.recipes})
+    return Tried(choice, {name: noise(candidate) for name, candidate in quantizer.candidates(choice).items()})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import onnx
 import onnxruntime
 
 from build_engine import accuracy
@@ -20,7 +20,9 @@ from build_engine.accuracy import Accuracy, NotFinite
 from build_engine.errors import BuildError
 from build_engine.graph import Tensors
 from build_engine.progress import Progress, Silent
-from build_engine.quantize.store import Store, digest
+from build_engine.quantize.candidate import Candidate, origin
+from build_engine.quantize.outputs import FAINT, cosine, parts
+from build_engine.quantize.store import Measured, Store, digest
 from build_engine.session import Session
 from engine.cpu import cpu_name
 from engine.manifest import DetectionPostprocessing
@@ -28,6 +30,8 @@ from engine.manifest import DetectionPostprocessing
 LESS_IS_BETTER = ("error", "loss", "mae", "mse", "rmse", "perplexity", "fpr", "fnr", "wer", "cer")
 """A figure one of whose words is one of these is better when it is smaller; all others when they are larger."""
 SCORE_MARGIN = 0.05
+REFERENCE = "float"
+NOT_FINITE = "not finite"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Metric:
         module = sys.modules.get(function.__module__)
         source = inspect.getsourcefile(module) if module else None
         code = Path(source).read_bytes() if source and Path(source).is_file() else b""
-        return digest(self.name, json.dumps(dict(self.arguments), sort_keys=True, default=str), code)
+        given = repr(self.function.keywords) if isinstance(self.function, functools.partial) else ""
+        return digest(self.name, given, json.dumps(dict(self.arguments), sort_keys=True, default=str), code)
 
 
 @dataclass(frozen=True)
@@ -63,23 +68,25 @@ class Judgement:
         figures: What was measured, by name.
         drop: Points lost in the figure that lost most; infinite where outputs are not finite.
         worst: That figure.
+        seconds: How long it took.
     """
 
     figures: Mapping[str, float]
     drop: float
     worst: str
+    seconds: float
 
 
 class Judge:
     """Judges graphs beside the float graph, and remembers.
 
     Points are what users of a metric call so: of a share between 0 and 1, hundredths; of any other figure, per cent of
-    what the float graph reaches. A figure that improves loses nothing. Without a metric, `expected` agreement is
-    judged: the cosine of float outputs (maps apart from scores, see `_parts`), the share of equal elements of integer
+    what the float graph reaches. A figure that improves loses nothing. Without a metric, agreement is judged: the
+    cosine of float outputs (scores apart from coordinates, see `outputs`), the share of equal elements of integer
     ones, what a change of top-1 lets expect, F1 of detections.
 
     Args:
-        float_data: The float graph.
+        model: The float graph.
         samples: Inputs on which graphs are compared without a metric.
         postprocessing: For detectors.
         metric: The user's; None judges agreement.
@@ -89,7 +96,7 @@ class Judge:
 
     def __init__(
         self,
-        float_data: bytes,
+        model: onnx.ModelProto,
         samples: Sequence[Tensors],
         postprocessing: DetectionPostprocessing | None,
         metric: Metric | None,
@@ -98,22 +105,23 @@ class Judge:
     ) -> None:
         self._samples, self._postprocessing, self._metric = samples, postprocessing, metric
         self._store = store
-        words = [onnxruntime.__version__, cpu_name(), repr(LESS_IS_BETTER), str(SCORE_MARGIN)]
+        reference = Candidate.of(REFERENCE, model)
+        words = [onnxruntime.__version__, cpu_name(), repr(LESS_IS_BETTER), str(SCORE_MARGIN), str(FAINT)]
         if metric:
             self._identity = digest(*words, metric.identity())
         else:
             said = postprocessing.model_dump_json() if postprocessing else ""
-            self._identity = digest(*words, said, float_data, *(_bytes(sample) for sample in samples))
+            self._identity = digest(*words, said, origin(model, samples))
         self.reference: Mapping[str, float] = {}
         self._expected: list[Tensors] = []
         if metric:
             with progress.step("Judging the float graph"):
-                self.reference = self._measured("float", float_data)
+                self.reference = self._measured(reference).figures
         else:
-            session = Session(float_data, threads=0)
+            session = Session(reference.data, threads=0)
             self._expected = [session.run(sample) for sample in samples]
             for outputs in self._expected:
-                accuracy.check_finite("float", outputs)
+                accuracy.check_finite(REFERENCE, outputs)
 
     @property
     def says(self) -> str:
@@ -122,51 +130,46 @@ class Judge:
             return f"{self._metric.name} ({', '.join(self.reference)})"
         return f"agreement with FP32 on {len(self._samples)} samples"
 
-    def __call__(self, name: str, data: bytes) -> Judgement:
+    def __call__(self, candidate: Candidate) -> Judgement:
         """Judge a graph.
 
         Raises:
             BuildError: The metric raises, or returns something else than finite numbers by name.
         """
-        try:
-            figures = self._measured(name, data)
-        except NotFinite:
-            return Judgement({}, math.inf, "finite outputs")
+        known = self._measured(candidate)
+        figures = known.figures
+        if NOT_FINITE in figures:
+            return Judgement({}, math.inf, "finite outputs", known.seconds)
         if self._metric:
             missing = [one for one in self.reference if one not in figures]
             if missing:
                 raise BuildError(
-                    f"the metric returned no {', '.join(missing)} for graph {name}, but did for the float graph",
+                    f"the metric returned no {', '.join(missing)} for {candidate.name}, but did for the float graph",
                     remedy="return the same figures for every graph",
                 )
             drops = {one: points_lost(one, base, figures[one]) for one, base in self.reference.items()}
         else:
             drops = {one: 100 * (1 - value) for one, value in figures.items()}
         worst = max(drops, key=lambda one: drops[one], default="nothing")
-        return Judgement(figures, max(0.0, drops.get(worst, 0.0)), worst)
+        return Judgement(figures, max(0.0, drops.get(worst, 0.0)), worst, known.seconds)
 
-    def _measured(self, name: str, data: bytes) -> dict[str, float]:
-        key = digest("judged", self._identity, data)
-        if (known := self._store.get(key)) is not None:
-            if "not finite" in known:
-                raise NotFinite("known from before", remedy="")
-            return known
+    def _measured(self, candidate: Candidate) -> Measured:
+        key = digest("judged", self._identity, candidate.name, candidate.identity)
+        return self._store.measured_once(key, lambda: self._measure(candidate.name, candidate.data))
+
+    def _measure(self, name: str, data: bytes) -> Mapping[str, float]:
         try:
-            figures = self._measure(name, data)
+            if self._metric:
+                one = self._metric
+                return accuracy.evaluate(one.function, one.arguments, name, data, one.input, Silent())
+            session = Session(data, threads=0)
+            actual = [session.run(sample) for sample in self._samples]
+            found = accuracy.compare(name, "fp32", self._expected, actual, self._postprocessing, SCORE_MARGIN)
+            return agreement(found, self._expected, actual)
         except NotFinite:
-            self._store.put(key, {"not finite": 1.0})
-            raise
-        self._store.put(key, figures)
-        return figures
-
-    def _measure(self, name: str, data: bytes) -> dict[str, float]:
-        if self._metric:
-            one = self._metric
-            return accuracy.evaluate(one.function, one.arguments, name, data, one.input, Silent())
-        session = Session(data, threads=0)
-        actual = [session.run(sample) for sample in self._samples]
-        found = accuracy.compare(name, "fp32", self._expected, actual, self._postprocessing, SCORE_MARGIN)
-        return agreement(found, self._expected, actual)
+            if name == REFERENCE:
+                raise
+            return {NOT_FINITE: 1.0}
 
 
 def points_lost(name: str, base: float, value: float) -> float:
@@ -187,8 +190,8 @@ def agreement(found: Accuracy, expected: Sequence[Tensors], actual: Sequence[Ten
         if wanted.shape != given.shape:
             figures[f"{output.name}: equal length"] = 0.0
             continue
-        for part, (a, b) in _parts(wanted, given).items():
-            figures[f"{output.name}{part}: cosine"] = _cosine(a, b)
+        for part, (a, b) in parts(wanted, given).items():
+            figures[f"{output.name}{part}: cosine"] = cosine(a, b)
         if output.expected_drop is not None:
             figures[f"{output.name}: expected top-1"] = 1 - output.expected_drop
     if found.detections_f1 is not None:
@@ -196,33 +199,3 @@ def agreement(found: Accuracy, expected: Sequence[Tensors], actual: Sequence[Ten
     if found.distances is not None:
         figures["distances"] = found.distances
     return figures
-
-
-def _parts(wanted: Any, given: Any) -> dict[str, tuple[Any, Any]]:  # noqa: ANN401 - arrays
-    """An output, split where coordinates would hide scores.
-
-    Detectors answer `(N, 4 + classes, anchors)`, pixels beside probabilities: in one cosine the pixels are everything.
-    """
-    if wanted.ndim != 3 or min(wanted.shape[1:]) < 5:
-        return {"": (wanted, given)}
-    axis = 1 if wanted.shape[1] < wanted.shape[2] else 2
-    other = (0, 3 - axis)
-    scores = (wanted.min(axis=other) >= 0) & (wanted.max(axis=other) <= 1)
-    if scores.all() or not scores.any():
-        return {"": (wanted, given)}
-    return {
-        part: (np.compress(rows, wanted, axis), np.compress(rows, given, axis))
-        for part, rows in ((" (scores)", scores), (" (coordinates)", ~scores))
-    }
-
-
-def _cosine(a: Any, b: Any) -> float:  # noqa: ANN401 - arrays
-    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if not norm:
-        return float(np.array_equal(a, b))
-    return max(0.0, min(1.0, float(a @ b) / norm))
-
-
-def _bytes(sample: Tensors) -> bytes:
-    return b"".join(np.ascontiguousarray(array).tobytes() for array in sample.values())

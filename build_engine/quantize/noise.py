@@ -10,18 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from build_engine.graph import Tensors, serialize
-from build_engine.quantize.core import Core
+from build_engine.accuracy import joined
+from build_engine.graph import Tensors
+from build_engine.quantize.candidate import Candidate, origin
+from build_engine.quantize.core import DECODING, Core, downstream
+from build_engine.quantize.outputs import parts, relative_error
 from build_engine.quantize.statistics import watched
 from build_engine.quantize.store import Store, digest
 from build_engine.session import Session
 
+SELECTING = (DECODING - {"Exp"}) | {"If", "Loop"}
+"""Operators whose answer jumps: another element is taken, or one more."""
+
 
 class Noise:
-    """Error at the network's last layers, relative to what they hold.
+    """Error at the network's last layers and of its answers, relative to what they hold.
 
-    Decoded outputs jump: a peak is found or not. What the last weighted layers hold moves smoothly, so a few samples
-    order choices and layers well.
+    A decoded list jumps: a peak is found or not. What the last weighted layers hold moves smoothly, and so do scores
+    and coordinates before anything is selected, so a few samples order choices and layers well.
 
     Args:
         model: The float graph.
@@ -32,21 +38,32 @@ class Noise:
 
     def __init__(self, model: onnx.ModelProto, core: Core, samples: Sequence[Tensors], store: Store) -> None:
         self._samples, self._store = samples, store
-        self._taps = [node.output[0] for node in model.graph.node if node.name in core.last]
-        self._expected = [_values(model, [sample], self._taps)[0] for sample in samples]
-        arrays = (np.ascontiguousarray(array).tobytes() for one in self._expected for array in one.values())
-        self._identity = digest(*arrays)
+        self._last = [node.output[0] for node in model.graph.node if node.name in core.last]
+        self._outputs = _smooth_outputs(model)
+        self._names = list(dict.fromkeys((*self._last, *self._outputs)))
+        self._expected = _values(model, samples, self._names)
+        self._identity = origin(model, samples)
 
-    def __call__(self, model: onnx.ModelProto) -> float:
-        """Root of the mean squared relative error; infinite where something is not finite."""
-        key = digest("noise", self._identity, serialize(model))
-        if (known := self._store.get(key)) is not None:
-            return known["noise"]
-        found = _values(model, self._samples, self._taps)
-        shares = [relative_error(a[name], b[name]) for a, b in zip(self._expected, found, strict=True) for name in a]
-        noise = float(np.sqrt(np.mean(np.square(shares))))
-        self._store.put(key, {"noise": noise})
-        return noise
+    def __call__(self, candidate: Candidate) -> float:
+        """Root of the mean squared relative error, last layers and parts of the answer (see `outputs.parts`) alike.
+
+        Infinite where something is not finite.
+        """
+        return self._store.measured_once(
+            digest("noise", self._identity, candidate.name, candidate.identity),
+            lambda: {"noise": self._measure(candidate.model)},
+        ).figures["noise"]
+
+    def _measure(self, model: onnx.ModelProto) -> float:
+        found = _values(model, self._samples, self._names)
+        last = [
+            relative_error(a[name], b[name]) for a, b in zip(self._expected, found, strict=True) for name in self._last
+        ]
+        groups = [float(np.mean(np.square(last)))]
+        for name in self._outputs:
+            wanted, given = joined(self._expected, name), joined(found, name)
+            groups += [relative_error(a, b) ** 2 for a, b in parts(wanted, given).values()]
+        return math.sqrt(float(np.mean(groups)))
 
 
 def layer_errors(
@@ -83,12 +100,16 @@ def layer_errors(
     }
 
 
-def relative_error(wanted: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
-    """`|given - wanted| / |wanted|` in the L2 norm; infinite where a value is not finite."""
-    a, b = wanted.astype(np.float64).ravel(), given.astype(np.float64).ravel()
-    if not np.isfinite(b).all():
-        return math.inf
-    return float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-12))
+def _smooth_outputs(model: onnx.ModelProto) -> list[str]:
+    """Names of the outputs that are float and of nothing that was selected from a list."""
+    selecting = {node.name for node in model.graph.node if node.op_type in SELECTING}
+    after = selecting | downstream(model, selecting)
+    selected = {name for node in model.graph.node if node.name in after for name in node.output}
+    return [
+        value.name
+        for value in model.graph.output
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in selected
+    ]
 
 
 def _values(model: onnx.ModelProto, samples: Sequence[Tensors], names: list[str]) -> list[dict[str, npt.NDArray[Any]]]:

@@ -12,11 +12,13 @@ import onnx
 from build_engine.graph import Tensors, constants
 from build_engine.progress import Progress
 from build_engine.quantize.calibration import Limits, Method, Ranges, calibrate, choose_limits
+from build_engine.quantize.candidate import Candidate, origin
 from build_engine.quantize.core import Core
 from build_engine.quantize.equalize import equalizable, equalize
 from build_engine.quantize.fp16 import cast_nodes, half_nodes, half_tensors
 from build_engine.quantize.int8 import Recipe, quantized_nodes, quantized_tensors, to_int8
 from build_engine.quantize.statistics import Patches, channel_peaks, patches
+from build_engine.quantize.store import digest
 from build_engine.quantize.tune import tune
 from build_engine.quantize.weights import Tuned, with_tuned
 
@@ -83,6 +85,7 @@ class Quantizer:
         self.units: Mapping[str, tuple[str, ...]] = units(model, core)
         self.can_equalize = bool(equalizable(model))
         self._samples, self._progress = samples, progress
+        self._origin = origin(model, samples)
         nodes = [quantized_nodes(model, core, recipe) for recipe in recipes]
         self._tensors = tuple(dict.fromkeys(name for some in nodes for name in quantized_tensors(model, some)))
         self._halves = half_tensors(model, core) if any(recipe.rest_in_half for recipe in recipes) else ()
@@ -91,6 +94,16 @@ class Quantizer:
         self._limits: dict[tuple[Equalization, Method, bool], Limits] = {}
         self._patches: dict[Equalization, Mapping[str, Patches]] = {}
         self._tuned: dict[tuple[Equalization, Weights], Mapping[str, Tuned]] = {}
+
+    def candidates(self, choice: Choice) -> dict[str, Candidate]:
+        """The graph of every runtime by name, made when somebody looks at it."""
+
+        def one(recipe: Recipe) -> Candidate:
+            words = [repr(sorted(one) if isinstance(one, frozenset) else one) for one in vars(recipe).values()]
+            identity = digest(self._origin, *words, str(choice), *sorted(choice.float_units))
+            return Candidate(recipe.name, identity, lambda: self.graph(choice, recipe))
+
+        return {recipe.name: one(recipe) for recipe in self.recipes}
 
     def graph(self, choice: Choice, recipe: Recipe) -> onnx.ModelProto:
         """The graph for one runtime."""

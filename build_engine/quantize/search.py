@@ -7,19 +7,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import onnx
-
 from build_engine.errors import BuildError
-from build_engine.graph import serialize
 from build_engine.progress import Progress
+from build_engine.quantize.candidate import Candidate
 from build_engine.quantize.judge import Judge, Judgement
 from build_engine.quantize.noise import Noise
 from build_engine.quantize.store import Store
 
-RETURNS = 8
-"""Layers kept out that are tried inside again, one by one: the order by sensitivity is a good guess, not a proof."""
+RETURNS = 16
+"""Most trials of taking layers inside again: the order by sensitivity is a good guess, not a proof."""
 
-Graphs = Callable[[frozenset[str]], Mapping[str, onnx.ModelProto]]
+Graphs = Callable[[frozenset[str]], Mapping[str, Candidate]]
 """The graph of every runtime, by name, with these layers kept out of the lower precision."""
 
 
@@ -67,7 +65,7 @@ class Search:
     1. With every layer in lower precision, is the budget kept? Then there is nothing to search.
     2. Each layer alone in lower precision makes some noise: the order in which layers are kept out.
     3. Bisection finds how many of the noisiest have to stay out.
-    4. Of those, the least noisy are tried inside again, one by one.
+    4. Of those, the least noisy are tried inside again, many at once where that succeeds (see `_return_some`).
 
     Everything measured is kept in the store under what it was measured on, so a second search with another budget,
     or one that was interrupted, repeats nothing.
@@ -102,35 +100,35 @@ class Search:
             BuildError: Not even one layer can be in lower precision within the budget; the best reachable point and
                 what limits it are named.
         """
-        started = time.perf_counter()
-        measured = self.store.measured
         if self._fits(frozenset(), all_graphs=True):
             return self._found(frozenset(), {})
-        fresh = self.store.measured > measured
-        self._announce(time.perf_counter() - started if fresh else 0.0)
+        started = time.perf_counter()
+        self._alone(self.layers[0])
+        self._announce(time.perf_counter() - started)
         sensitivity = self._sensitivity()
         order = sorted(self.layers, key=lambda layer: (-sensitivity[layer], layer))
         kept = self._return_some(self._bisect(order), sensitivity)
         return self._found(kept, sensitivity)
 
-    def _announce(self, seconds_per_judgement: float) -> None:
-        judged = math.ceil(math.log2(len(self.layers) + 1)) + RETURNS
+    def _announce(self, seconds_per_layer: float) -> None:
+        judged, layers = math.ceil(math.log2(len(self.layers) + 1)) + RETURNS, len(self.layers)
+        seconds_per_judgement = sum(one.seconds for one in self._known[frozenset()].values())
+        seconds = judged * seconds_per_judgement + layers * seconds_per_layer
         text = f"{self.precision} throughout loses {self._trials[-1].drop:.2f} points ({self._trials[-1].worst}), "
-        text += f"allowed are {self.budget:g}: searching which of {len(self.layers)} layers to keep out"
-        if seconds_per_judgement:
-            seconds = seconds_per_judgement * (judged + 0.3 * len(self.layers))
-            text += f"; {judged} judgements of {seconds_per_judgement:.1f} s and {len(self.layers)} shorter ones, "
-            text += f"about {max(1, round(seconds / 60))} min at most"
-        else:
-            text += "; what was measured before is reused"
-        self.progress.note(text)
+        text += f"allowed are {self.budget:g}: searching which of {layers} layers to keep out; "
+        text += f"{layers} layers alone at {seconds_per_layer:.2g} s and {judged} judgements of "
+        text += f"{seconds_per_judgement:.2g} s, {_duration(seconds)} at most"
+        self.progress.note(text + (" (less what was measured before)" if self.store.found else ""))
+
+    def _alone(self, layer: str) -> float:
+        """Noise of one layer in lower precision, the rest in float, in the worse graph."""
+        return max(self.noise(one) for one in self.graphs(frozenset(self.layers) - {layer}).values())
 
     def _sensitivity(self) -> dict[str, float]:
-        everything = frozenset(self.layers)
         found = {}
         with self.progress.step("Measuring each layer alone", len(self.layers)) as advance:
             for layer in self.layers:
-                found[layer] = max(self.noise(model) for model in self.graphs(everything - {layer}).values())
+                found[layer] = self._alone(layer)
                 advance()
         return found
 
@@ -150,12 +148,24 @@ class Search:
         return list(order[:high])
 
     def _return_some(self, kept: list[str], sensitivity: Mapping[str, float]) -> frozenset[str]:
-        candidates = sorted(kept, key=lambda layer: sensitivity[layer])[:RETURNS]
-        inside = set(kept)
-        with self.progress.step("Trying layers inside again", len(candidates)) as advance:
-            for layer in candidates:
-                if len(inside) > 1 and self._fits(frozenset(inside - {layer})):
-                    inside.discard(layer)
+        """Take layers inside again, the least noisy first.
+
+        Where the order was wrong, one layer far down keeps many out that cost nothing. So half of them are tried at
+        once; after a success twice as many, after a failure half as many, until single ones have to stay out.
+        """
+        waiting = sorted(kept, key=lambda layer: (sensitivity[layer], layer))
+        inside, size = set(kept), max(1, len(kept) // 2)
+        with self.progress.step("Trying layers inside again", RETURNS) as advance:
+            for _ in range(RETURNS):
+                group = set(waiting[:size])
+                if not group or group == inside:
+                    break
+                fits = self._fits(frozenset(inside - group))
+                if fits:
+                    inside -= group
+                if fits or size == 1:
+                    waiting = waiting[size:]
+                size = max(1, 2 * size if fits else size // 2)
                 advance()
         return frozenset(inside)
 
@@ -164,7 +174,7 @@ class Search:
         judged: dict[str, Judgement] = {}
         graphs = self.graphs(kept)
         for name in sorted(graphs, key=lambda name: name != self._suspect):
-            judged[name] = self.judge(name, serialize(graphs[name]))
+            judged[name] = self.judge(graphs[name])
             if judged[name].drop > self.budget and not all_graphs:
                 break
         self._known[kept] = judged
@@ -195,6 +205,10 @@ def worst_of(judged: Mapping[str, Judgement]) -> tuple[float, str]:
     """The largest drop of several graphs, and where it is."""
     name = max(judged, key=lambda one: judged[one].drop)
     return judged[name].drop, f"{judged[name].worst} of {name}"
+
+
+def _duration(seconds: float) -> str:
+    return f"about {max(1, round(seconds))} s" if seconds < 90 else f"about {round(seconds / 60)} min"
 
 
 def _round_up(drop: float) -> str:

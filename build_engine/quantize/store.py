@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from build_engine.progress import Progress
@@ -14,6 +17,14 @@ from build_engine.progress import Progress
 def default_folder() -> Path:
     """`$XDG_CACHE_HOME/monocoque/precision`, or the same under `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monocoque" / "precision"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures by name, and the seconds that it took to measure them."""
+
+    figures: Mapping[str, float]
+    seconds: float
 
 
 class Store:
@@ -29,19 +40,30 @@ class Store:
         self.found = 0
         self.measured = 0
 
-    def get(self, key: str) -> dict[str, float] | None:
+    def measured_once(self, key: str, measure: Callable[[], Mapping[str, float]]) -> Measured:
+        """What was measured under this key before, or is now."""
+        if (known := self.get(key)) is not None:
+            return known
+        started = time.perf_counter()
+        figures = measure()
+        fresh = Measured(figures, time.perf_counter() - started)
+        self.put(key, fresh)
+        return fresh
+
+    def get(self, key: str) -> Measured | None:
         """What was measured under this key before; None where nothing was, or where its file was damaged."""
         if self._folder is None:
             return None
         try:
             content = json.loads((self._folder / f"{key}.json").read_bytes())
-            figures = {str(name): float(value) for name, value in content.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+            figures = {str(name): float(value) for name, value in content["figures"].items()}
+            known = Measured(figures, float(content["seconds"]))
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
             return None
         self.found += 1
-        return figures
+        return known
 
-    def put(self, key: str, figures: dict[str, float]) -> None:
+    def put(self, key: str, fresh: Measured) -> None:
         """Keep a measurement."""
         self.measured += 1
         if self._folder is None:
@@ -51,7 +73,7 @@ class Store:
             with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=".", delete=False) as file:
                 scratch = Path(file.name)
                 try:
-                    json.dump(figures, file)
+                    json.dump({"figures": dict(fresh.figures), "seconds": fresh.seconds}, file)
                     file.close()
                     scratch.replace(self._folder / f"{key}.json")
                 except BaseException:

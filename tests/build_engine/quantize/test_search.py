@@ -31,6 +31,7 @@ from build_engine.quantize import (
     lower_precision_core,
 )
 from build_engine.quantize.judge import points_lost
+from build_engine.quantize.store import Measured
 
 
 class Noting(Silent):
@@ -70,13 +71,10 @@ def searching(
     model = quantizer.model
     choice = Choice("percentile")
 
-    def graphs(kept: frozenset[str]) -> Mapping[str, onnx.ModelProto]:
-        return {recipe.name: quantizer.graph(choice.without(kept), recipe) for recipe in RECIPES}
-
     return Search(
         layers=quantizer.core.weighted,
-        graphs=graphs,
-        judge=Judge(serialize(model), samples, None, judge.get("metric"), store, progress),
+        graphs=lambda kept: quantizer.candidates(choice.without(kept)),
+        judge=Judge(model, samples, None, judge.get("metric"), store, progress),
         noise=Noise(model, quantizer.core, samples[:2], store),
         budget=budget,
         precision="INT8",
@@ -208,9 +206,10 @@ def test_a_disk_that_fills_up_ends_no_search(
 
 def test_a_damaged_measurement_is_measured_again(tmp_path: Path) -> None:
     store = Store(tmp_path, Silent())
-    store.put("key", {"noise": 0.5})
-    assert store.get("key") == {"noise": 0.5}
-    (tmp_path / "key.json").write_text('{"noise": ')
+    known = Measured({"noise": 0.5}, 2.0)
+    store.put("key", known)
+    assert store.get("key") == known
+    (tmp_path / "key.json").write_text('{"figures": {"noise": ')
     assert store.get("key") is None
 
 

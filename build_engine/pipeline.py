@@ -13,7 +13,7 @@ import onnx
 from build_engine import accuracy, bundling
 from build_engine.accuracy import Accuracy
 from build_engine.camera_input import takes_frames
-from build_engine.compile.cpu import Latency, batch_sizes, kernels, measure
+from build_engine.compile.cpu import Latency, batch_sizes, integer_kernels, measure
 from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples, read_samples
@@ -220,7 +220,7 @@ def _integer_kernels(graphs: tuple[Graph, ...]) -> dict[str, int]:
     """What ONNX Runtime really computes on integers, by operator."""
     for graph in graphs:
         if graph.name == CPU_INT8.name:
-            return {kind: count for kind, count in sorted(kernels(graph.data).items()) if "QLinear" in kind}
+            return integer_kernels(graph.data)
     return {}
 
 

@@ -117,7 +117,7 @@ class Lowering:
             def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
                 return quantizer.candidates(choice.without(kept))
 
-            found = self._search(core.weighted, graphs, judge, noise, store, budget)
+            found = self._search(tuple(quantizer.units), graphs, judge, noise, store, budget)
             choice = choice.without(found.kept)
         made = [self._graph(quantizer, choice, recipe, targets, found) for recipe, targets in wanted]
         taps = {unit: self._outputs(members) for unit, members in quantizer.units.items()}
@@ -133,15 +133,15 @@ class Lowering:
     def _graph(
         self, quantizer: Quantizer, choice: Choice, recipe: Recipe, targets: tuple[Target, ...], found: Found | None
     ) -> Graph:
-        core = quantizer.core
+        core, able = quantizer.core, quantizer.integer_nodes(PLAIN, recipe)
         rest = "FP16" if recipe.rest_in_half else "FP32"
-        kept = dict.fromkeys(core.last, f"a last layer, {rest}: its output is read by the decoding")
-        if recipe.first_in_float:
-            kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
+        kept = {name: f"a last layer, {rest}: its output is read by the decoding" for name in core.last}
+        kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
+        kept = {name: why for name, why in kept.items() if name not in able}
         for node in self.model.graph.node:
             if node.name in core.weighted and node.op_type in recipe.no_kernel:
                 kept[node.name] = f"the runtime has no integer kernel for {node.op_type}: {rest}"
-        for unit in (name for name in core.weighted if name in choice.float_units):
+        for unit in (name for name in quantizer.units if name in choice.float_units and name in able):
             share = f" (noise alone {found.sensitivity[unit]:.4f})" if found and unit in found.sensitivity else ""
             kept[unit] = f"INT8 costs too much accuracy here{share}: {rest}"
         model = quantizer.graph(choice, recipe)

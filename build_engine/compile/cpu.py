@@ -88,3 +88,9 @@ def kernels(graph: bytes) -> Counter[str]:
         options.log_severity_level = 4
         onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def integer_kernels(graph: bytes) -> dict[str, int]:
+    """Those of `kernels` that compute on integers, by operator: `QLinearConv`, `MatMulIntegerToFloat` and the like."""
+    counted = sorted(kernels(graph).items())
+    return {kind: count for kind, count in counted if "QLinear" in kind or "Integer" in kind}

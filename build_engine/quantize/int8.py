@@ -14,8 +14,11 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from build_engine.graph import constants
+from build_engine.quantize.blocks import find_blocks, read_in_blocks
 from build_engine.quantize.calibration import Limits
 from build_engine.quantize.core import WEIGHTED, Core, downstream
+from build_engine.quantize.heads import integer_products, pointwise_heads
+from build_engine.quantize.upsampling import repeat_pixels
 
 VNNI = ("avx_vnni|avx512_vnni|neon_dotprod",)
 """What the CPU's graph assumes. x86 processors without these multiply U8 by S8 into saturating 16 bits, and the graph
@@ -34,7 +37,9 @@ class Recipe:
         between: Operators between weighted layers that run on integers too.
         constants_too: Whether those may have a constant among their operands: TensorRT refuses quantized constants
             other than weights.
-        first_in_float: Whether the layer that reads the image stays in float.
+        channels_last: Whether integer kernels read channels last, four at once. Then the layer that reads the image
+            runs on integers only where it can read a camera's bytes in blocks of pixels (`quantize.blocks`), and
+            upsampling (`quantize.upsampling`) and 1x1 heads (`quantize.heads`) are written so that they can.
         rest_in_half: Whether layers of the core that are not INT8 are FP16, since the runtime has fast kernels for it.
         options: What else ONNX Runtime's quantizer is told.
     """
@@ -45,7 +50,7 @@ class Recipe:
     no_kernel: frozenset[str]
     between: frozenset[str]
     constants_too: bool
-    first_in_float: bool
+    channels_last: bool
     rest_in_half: bool
     options: Mapping[str, Any]
 
@@ -77,12 +82,12 @@ CPU_INT8 = Recipe(
         }
     ),
     constants_too=True,
-    first_in_float=True,
+    channels_last=True,
     rest_in_half=False,
     options={"WeightSymmetric": True},
 )
 """ONNX Runtime's: unsigned activations times signed weights is what a CPU's dot-product instructions compute. They
-want four input channels at once, so on three the float kernel is the faster one."""
+want four input channels at once, so on three the float kernel is the faster one, unless pixels make up for channels."""
 
 TENSORRT_INT8 = Recipe(
     "trt-int8",
@@ -91,7 +96,7 @@ TENSORRT_INT8 = Recipe(
     no_kernel=frozenset(),
     between=frozenset({"Add"}),
     constants_too=False,
-    first_in_float=False,
+    channels_last=False,
     rest_in_half=True,
     options={
         "ActivationSymmetric": True,
@@ -106,8 +111,10 @@ TENSORRT_INT8 = Recipe(
 
 
 def quantized_nodes(model: onnx.ModelProto, core: Core, recipe: Recipe) -> tuple[str, ...]:
-    """Names of the nodes that get 8-bit inputs."""
-    layers = set(core.weighted) - set(core.first if recipe.first_in_float else ())
+    """Names of the nodes that get 8-bit inputs, heads apart (see `integer_heads`)."""
+    layers = set(core.weighted)
+    if recipe.channels_last:
+        layers -= {name for name in core.first if find_blocks(model, name) is None}
     between = set(core.between) & downstream(model, layers)
     fixed = constants(model)
     return tuple(
@@ -120,6 +127,11 @@ def quantized_nodes(model: onnx.ModelProto, core: Core, recipe: Recipe) -> tuple
             and (recipe.constants_too or not any(name in fixed for name in node.input))
         )
     )
+
+
+def integer_heads(model: onnx.ModelProto, core: Core, recipe: Recipe, nodes: Collection[str]) -> tuple[str, ...]:
+    """Names of the last layers that compute on integers what these nodes give them, and write floats."""
+    return pointwise_heads(model, core, nodes) if recipe.channels_last else ()
 
 
 def quantized_tensors(model: onnx.ModelProto, nodes: tuple[str, ...]) -> tuple[str, ...]:
@@ -159,11 +171,13 @@ def to_int8(
         The graph with weights stored as INT8 per output channel, and activations per tensor.
     """
     nodes = [name for name in quantized_nodes(model, core, recipe) if name not in float_nodes]
+    first = [find_blocks(model, name) for name in core.first if recipe.channels_last and name in nodes]
+    blocks = [found for found in first if found]
     source = onnx.shape_inference.infer_shapes(model)
     source.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")  # else it writes the model to disk for that
     chosen = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
-        for name, (low, high) in limits.items()
+        for name, (low, high) in {**limits, **{one.tensor: one.limits for one in blocks}}.items()
     }
     kinds = {node.op_type for node in model.graph.node if node.name in nodes}
     root = logging.getLogger()
@@ -185,4 +199,10 @@ def to_int8(
         quantizer.model.topological_sort()
     finally:
         root.disabled = disabled
-    return onnx.shape_inference.infer_shapes(quantizer.model.model)
+    result = onnx.shape_inference.infer_shapes(quantizer.model.model)
+    if recipe.channels_last:
+        for one in blocks:
+            result = read_in_blocks(result, one)
+        heads = integer_heads(model, core, recipe, nodes)
+        result = integer_products(repeat_pixels(result), [name for name in heads if name not in float_nodes])
+    return result

@@ -16,7 +16,7 @@ from build_engine.quantize.candidate import Candidate, origin
 from build_engine.quantize.core import Core
 from build_engine.quantize.equalize import equalizable, equalize
 from build_engine.quantize.fp16 import cast_nodes, half_nodes, half_tensors
-from build_engine.quantize.int8 import Recipe, quantized_nodes, quantized_tensors, to_int8
+from build_engine.quantize.int8 import Recipe, integer_heads, quantized_nodes, quantized_tensors, to_int8
 from build_engine.quantize.statistics import Patches, channel_peaks, patches
 from build_engine.quantize.store import digest
 from build_engine.quantize.tune import tune
@@ -82,11 +82,13 @@ class Quantizer:
         progress: Progress,
     ) -> None:
         self.model, self.core, self.recipes = model, core, tuple(recipes)
-        self.units: Mapping[str, tuple[str, ...]] = units(model, core)
         self.can_equalize = bool(equalizable(model))
         self._samples, self._progress = samples, progress
         self._origin = origin(model, samples)
         nodes = [quantized_nodes(model, core, recipe) for recipe in recipes]
+        heads = [integer_heads(model, core, one, some) for one, some in zip(recipes, nodes, strict=True)]
+        self._heads = tuple(name for name in core.last if any(name in some for some in heads))
+        self.units: Mapping[str, tuple[str, ...]] = units(model, core) | {name: (name,) for name in self._heads}
         self._tensors = tuple(dict.fromkeys(name for some in nodes for name in quantized_tensors(model, some)))
         self._halves = half_tensors(model, core) if any(recipe.rest_in_half for recipe in recipes) else ()
         self._models: dict[Equalization, onnx.ModelProto] = {"none": model}
@@ -113,7 +115,7 @@ class Quantizer:
         source = with_tuned(source, {name: tuned[name] for name in nodes if name in tuned})
         apart = self._apart(choice)
         limits = self._chosen(choice, symmetric=recipe.symmetric)
-        wanted = quantized_tensors(source, nodes)
+        wanted = quantized_tensors(source, tuple(name for name in nodes if name not in self._heads))
         result = to_int8(source, self.core, {name: limits[name] for name in wanted}, recipe, apart)
         if recipe.rest_in_half:
             result = cast_nodes(result, self.half_nodes(choice))
@@ -126,7 +128,9 @@ class Quantizer:
     def integer_nodes(self, choice: Choice, recipe: Recipe) -> tuple[str, ...]:
         """Names of the nodes with 8-bit inputs."""
         apart = self._apart(choice)
-        return tuple(name for name in quantized_nodes(self.model, self.core, recipe) if name not in apart)
+        nodes = tuple(name for name in quantized_nodes(self.model, self.core, recipe) if name not in apart)
+        heads = integer_heads(self.model, self.core, recipe, nodes)
+        return (*nodes, *(name for name in heads if name not in apart))
 
     def half_nodes(self, choice: Choice) -> frozenset[str]:
         """Names of the nodes that a runtime with fast FP16 computes so: heads, and layers that stay out of INT8."""
@@ -169,7 +173,7 @@ class Quantizer:
             if seen is None or (learned and all(entry.moments is None for entry in seen.values())):
                 count = min(STATISTICS_SAMPLES, len(self._samples))
                 some = [self._samples[i] for i in np.linspace(0, len(self._samples) - 1, count).round().astype(int)]
-                seen = patches(source, self.core.weighted, some, self._progress, moments=learned)
+                seen = patches(source, (*self.core.weighted, *self._heads), some, self._progress, moments=learned)
                 self._patches[choice.equalization] = seen
             with self._progress.step("Learning to round" if learned else "Correcting biases"):
                 self._tuned[key] = tune(source, seen, learn_rounding=learned)

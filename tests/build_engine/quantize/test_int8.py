@@ -45,9 +45,9 @@ def test_int8_answers_nearly_what_float_answers(
 
 def test_the_cpus_graph_really_runs_on_integers(fused_detector: onnx.ModelProto) -> None:
     counted = kernels(serialize(quantize(fused_detector, CPU_INT8)))
-    assert counted["QLinearConv"] == 3, counted
-    floats = sum(count for kind, count in counted.items() if kind in ("Conv", "FusedConv"))
-    assert floats == 3, "the image's layer and two heads"
+    assert counted["QLinearConv"] == 4, counted
+    assert counted["MatMulIntegerToFloat"] == 2, "the heads"
+    assert not counted["Conv"] and not counted["FusedConv"], counted
 
 
 def test_tensorrts_graph_has_no_zero_points_and_no_quantized_bias(fused_detector: onnx.ModelProto) -> None:

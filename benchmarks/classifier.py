@@ -207,7 +207,7 @@ def _measured(title: str, model: onnx.ModelProto, seen: Crops, judged: Crops, pr
     metric = Metric("top-1", lambda run: {"top-1": accuracy(run, judged)}, {}, "image")
     judge = Judge(model, [], None, metric, store, progress)
     search = Search(
-        core.weighted,
+        tuple(quantizer.units),
         lambda kept: quantizer.candidates(choice.without(kept)),
         judge, noise, BUDGET_POINTS, "INT8", store, progress,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import nn
 
 from build_engine.camera_input import CameraInput, subtract_in_rows, takes_frames
-from build_engine.compile.cpu import kernels, measure
+from build_engine.compile.cpu import integer_kernels, measure
 from build_engine.errors import BuildError
 from build_engine.fuse import fuse
 from build_engine.graph import feeds, random_inputs, serialize, tensor_specs
@@ -163,7 +163,7 @@ def _graphs(
     choice, tried = best_choice(quantizer, noise, None, progress)
     judge = Judge(model, [], None, Metric("surround", lambda run: _judged(run, judged), {}, name), store, progress)
     found = Search(
-        core.weighted,
+        tuple(quantizer.units),
         lambda kept: quantizer.candidates(choice.without(kept)),
         judge,
         noise,
@@ -184,11 +184,10 @@ def _graphs(
             candidate = Candidate.of(label, graph)
             rows.append(Row(label, candidate.data, judge(candidate).figures))
             advance()
-    counted = kernels(serialize(graphs["INT8 ours"]))
-    integer = {kind: count for kind, count in counted.items() if kind.startswith("QLinear")}
+    integer = integer_kernels(serialize(graphs["INT8 ours"]))
     said = (
         f"ours: {choice}; noise {tried[0].worst:.4f} plain, {min(one.worst for one in tried):.4f} ours; "
-        f"{len(found.kept)} of {len(core.weighted)} layers kept out; integer kernels: {integer}"
+        f"{len(found.kept)} of {len(quantizer.units)} layers kept out; integer kernels: {integer}"
     )
     return rows, said
 

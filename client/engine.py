@@ -90,6 +90,7 @@ class Opened:
         engine_digest: SHA-256 of the bundle's manifest.
         same_clock: Whether the server proved that it and this client share one clock.
         labels: Labels of detections by index.
+        piece_bytes: Larger frames are sent in pieces of this size; 0: they are not.
     """
 
     stream_id: str
@@ -100,6 +101,7 @@ class Opened:
     engine_digest: str
     same_clock: bool
     labels: tuple[str, ...]
+    piece_bytes: int = 0
 
 
 def opened_from_proto(message: stream_pb2.Opened) -> Opened:
@@ -113,4 +115,5 @@ def opened_from_proto(message: stream_pb2.Opened) -> Opened:
         engine_digest=message.engine_digest,
         same_clock=message.clock_kind == stream_pb2.CLOCK_KIND_SAME_HOST_MONOTONIC,
         labels=tuple(message.labels),
+        piece_bytes=message.piece_bytes,
     )

@@ -106,6 +106,8 @@ class Stream:
             engine_version=engine_version,
         )
         self._outbox: Outbox[_Waiting] = Outbox(list(self.cameras))
+        self._leaving: str | None = None
+        """The camera whose frame is being handed to gRPC."""
         self._slots: SharedSlots | None = None
         self._sequences = dict.fromkeys(self.cameras, 0)
         self._inbox = inbox.Inbox(forgets=policy == "live")
@@ -252,6 +254,7 @@ class Stream:
         await self._until_free(frame.camera_id)
         sequence = self._put(frame)
         await self._until_free(frame.camera_id)
+        await self._until(lambda: self._ended or self._leaving != frame.camera_id)
         return sequence
 
     async def finish(self) -> None:
@@ -370,17 +373,18 @@ class Stream:
                     probe = stream_pb2.ClockProbe(client_time_ns=self.clock.now_ns())
                     await call.write(stream_pb2.StreamFramesRequest(clock_probe=probe).SerializeToString())
                 elif (taken := self._outbox.take()) is not None:
-                    message = self._message(*taken)
+                    self._leaving = taken[0]
+                    await self._write_frame(call, *taken)
+                    self._leaving = None
                     self._wake()
-                    await call.write(message)
                 elif self._finishing and self._outbox.is_empty():
                     await call.done_writing()
                     return
                 else:
                     await self._changed.wait()
 
-    def _message(self, camera_id: str, waiting: _Waiting, dropped: int) -> bytes:
-        """A frame on the wire; from here on it is in flight."""
+    async def _write_frame(self, call: FrameCall, camera_id: str, waiting: _Waiting, dropped: int) -> None:
+        """Hand a frame to gRPC; from here on it is in flight."""
         camera, sequence = self.cameras[camera_id], waiting.sequence
         header = frame_header(camera, waiting.frame, sequence, waiting.capture_time_ns, dropped)
         header.client_send_time_ns = self.clock.now_ns()
@@ -389,9 +393,12 @@ class Stream:
         )
         request = stream_pb2.StreamFramesRequest(frame=header)
         if self._slots is None:
-            return wire.join(request, waiting.pixels)
-        request.slot.CopyFrom(self._slots.send(camera_id, sequence, waiting.pixels, waiting.slot))
-        return request.SerializeToString()
+            messages = wire.pieces(request, waiting.pixels, self.opened.piece_bytes)
+        else:
+            request.slot.CopyFrom(self._slots.send(camera_id, sequence, waiting.pixels, waiting.slot))
+            messages = iter([request.SerializeToString()])
+        for message in messages:
+            await call.write(message)
 
     async def _read(self, call: FrameCall) -> None:
         """Take in everything the server says, at once: credits must not wait for the user."""

@@ -19,6 +19,7 @@ from server.observe.metrics import Metrics
 from server.shared_memory.store import RegionStore
 from server.stream.clock import HostClock
 from server.stream.opening import Limits, check_open, reserved_bytes, slots_of
+from server.stream.pieces import PIECE_BYTES
 from server.stream.session import Session
 from server.stream.watch import Audience
 
@@ -188,6 +189,7 @@ class Core:
             engine_digest=served.bundle.digest,
             clock_kind=session.clock.kind,
             labels=served.labels,
+            piece_bytes=PIECE_BYTES,
         )
 
     def on_turn(self, lane: Lane, turn: Turn) -> None:

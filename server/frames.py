@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,6 +95,7 @@ class Frame:
         frame_set: The set it belongs to, once that is there; None for a frame of no set.
         picture: What the camera's video decoder made of its access unit; None for the other encodings.
         answered: Whether it has had its one answer.
+        give_back: Called once `pixels` are not needed any more, where their memory is used again.
     """
 
     camera: OpenCamera
@@ -108,6 +110,7 @@ class Frame:
     frame_set: FrameSet | None = None
     picture: Samples | None = None
     answered: bool = False
+    give_back: Callable[[], None] | None = None
     frame_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,13 +128,15 @@ class Frame:
 
     def release(self) -> None:
         """Let go of the pixel bytes, and of the picture."""
-        self.pixels = memoryview(b"")
-        self.picture = None
+        self.take_picture(None)
 
-    def take_picture(self, picture: Samples) -> None:
+    def take_picture(self, picture: Samples | None) -> None:
         """Its access unit was decoded: keep the picture in its place."""
         self.pixels = memoryview(b"")
         self.picture = picture
+        if self.give_back is not None:
+            give_back, self.give_back = self.give_back, None
+            give_back()
 
 
 @dataclass(frozen=True)

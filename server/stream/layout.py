@@ -95,6 +95,8 @@ def check_frame(header: pb.FrameHeader, pixel_bytes: memoryview, camera: pb.Came
             f"camera {camera.id} was opened with {camera.width}x{camera.height}, "
             f"this frame is {header.width}x{header.height}"
         )
+    if header.size_bytes not in (0, len(pixel_bytes)):
+        return f"size_bytes is {header.size_bytes}, {len(pixel_bytes)} bytes of pixels came"
     if header.color_matrix not in _COLOR_MATRICES or header.color_range not in _COLOR_RANGES:
         return f"color_matrix {header.color_matrix} or color_range {header.color_range} is not known"
     if len(pixel_bytes) > max_bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from protos import wire
 from protos.monocoque.v1 import camera_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.engines.mailbox import Mailbox, SetKey
-from server.errors import OutOfOrder, RequestInvalid
+from server.errors import OutOfOrder
 from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
 from server.observe.ledger import Ledger
 from server.observe.metrics import Metrics
@@ -21,6 +21,7 @@ from server.stream.clock import ClientClock, HostClock, StepWatch, declared
 from server.stream.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
 from server.stream.opening import SET_TOLERANCE_NS, credits_of, is_replay
 from server.stream.outbox import Outbox
+from server.stream.pieces import Pieces
 from server.stream.set_answers import SetAnswers
 from server.stream.video_queue import MAX_WAITING, VideoQueue
 from server.stream.watch import Audience
@@ -83,6 +84,7 @@ class Session:
         self._schema = schema
         self._audience = audience
         self._metrics = metrics
+        self._pieces = Pieces(max_frame_bytes)
         self._closed = False
         self._refusing = ""
         self.cameras = {
@@ -129,30 +131,41 @@ class Session:
 
         Raises:
             DecodeError: It is no message of ours.
-            RequestInvalid: It holds nothing that is known.
+            RequestInvalid: It holds nothing that is known, or pieces of a frame that do not fit together.
+            LimitReached: It begins a frame that is too large.
             OutOfOrder: It is a second `Open`.
         """
         received = self._host.monotonic_ns()
         request, pixels = wire.split(message)
         kind = request.WhichOneof("message")
         if kind == "frame":
-            await self._receive_frame(request, pixels, received)
+            self._pieces.check_none()
+            if request.frame.size_bytes > len(pixels):
+                self._pieces.begin(request, pixels)
+            else:
+                await self._receive_frame(request, pixels, received)
         elif kind == "clock_probe":
             reply = pb.ClockReply(client_time_ns=request.clock_probe.client_time_ns, server_receive_time_ns=received)
             reply.server_send_time_ns = self._host.monotonic_ns()
             self.outbox.put(pb.StreamFramesResponse(clock_reply=reply).SerializeToString())
         elif kind == "open":
             raise OutOfOrder(f"{self.id} is open already", remedy="open another stream for other cameras")
-        else:
-            raise RequestInvalid("the message is empty", remedy="send a frame or a clock_probe")
+        elif (whole := self._pieces.add(pixels)) is not None:
+            await self._receive_frame(whole.request, whole.pixels, received, whole.give_back)
 
-    async def _receive_frame(self, request: pb.StreamFramesRequest, pixels: memoryview, received: int) -> None:
+    async def _receive_frame(
+        self,
+        request: pb.StreamFramesRequest,
+        pixels: memoryview,
+        received: int,
+        give_back: Callable[[], None] | None = None,
+    ) -> None:
         header = request.frame
         camera = self.cameras.get(header.camera_id)
         slot, misplaced = self._borrow(request, camera)
         pixels = pixels if slot is None else slot.pixels
         frame = self._frame(camera or self._stranger(), header, pixels, received)
-        frame.shared = slot
+        frame.shared, frame.give_back = slot, give_back
         self.unanswered += 1
         self._idle.clear()
         if camera is None:

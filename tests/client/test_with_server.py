@@ -54,6 +54,22 @@ async def test_every_encoding_comes_back_with_the_same_objects(serving: Serving,
         assert found.distance_m is not None
 
 
+async def test_a_large_frame_goes_in_pieces_and_has_left_when_send_returns(serving: Serving) -> None:
+    large = client.Camera("front", 1024, 512, "rgb8")
+    image = np.empty((512, 1024, 3), np.uint8)
+    async with client.connect(serving.address) as server, server.stream([large], policy="replay") as stream:
+        assert 0 < stream.opened.piece_bytes < image.nbytes
+        for value in (200, 150, 100):
+            image[:] = value
+            await stream.send(client.Frame("front", image))
+            image[:] = 255
+        await stream.finish()
+        results = [result async for result in stream]
+    assert [result.memory.frame_bytes for result in results] == [image.nbytes] * 3
+    scores = [result.detections[0].score for result in results]
+    assert scores == pytest.approx([200 / 255, 150 / 255, 100 / 255], abs=0.001)
+
+
 async def test_one_clock_is_proved_and_the_ledger_adds_up(serving: Serving) -> None:
     async with client.connect(serving.address) as server, server.stream([camera()], tensors=["drivable"]) as stream:
         assert stream.opened.same_clock

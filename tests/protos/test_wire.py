@@ -29,6 +29,20 @@ def test_any_protobuf_client_reads_and_writes_the_same_message(header: FrameHead
         assert bytes(found) == pixels
 
 
+@given(header=headers, pixels=st.binary(max_size=300), piece_bytes=st.integers(0, 320))
+def test_pieces_are_ordinary_messages_that_add_up(header: FrameHeader, pixels: bytes, piece_bytes: int) -> None:
+    first, *others = map(
+        StreamFramesRequest.FromString,
+        wire.pieces(StreamFramesRequest(frame=header), memoryview(pixels), piece_bytes),
+    )
+    assert first.frame.size_bytes == (len(pixels) if others else 0)
+    first.frame.ClearField("size_bytes")
+    assert first.frame == header
+    assert b"".join(message.pixels for message in (first, *others)) == pixels
+    assert all(message == StreamFramesRequest(pixels=message.pixels) for message in others)
+    assert all(len(message.pixels) <= piece_bytes for message in (first, *others) if others)
+
+
 def test_pixels_are_a_view_of_the_message() -> None:
     message = wire.join(StreamFramesRequest(frame=FrameHeader(camera_id="a")), b"1234")
     _, pixels = wire.split(message)

@@ -297,6 +297,7 @@ class FrameHeader(_message.Message):
     COLOR_RANGE_FIELD_NUMBER: _builtins.int
     MAX_AGE_NS_FIELD_NUMBER: _builtins.int
     CLIENT_DROPPED_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     camera_id: _builtins.str
     """Which camera of `Open` took it."""
     sequence: _builtins.int
@@ -321,6 +322,8 @@ class FrameHeader(_message.Message):
     """Age at which an answer is of no use any more; 0 means the stream's."""
     client_dropped: _builtins.int
     """Frames of this camera that the client replaced before it could send them, since its last sent frame."""
+    size_bytes: _builtins.int
+    """Bytes of all its pixels, where they come in pieces; 0: they all come with this header."""
     def __init__(
         self,
         *,
@@ -336,10 +339,11 @@ class FrameHeader(_message.Message):
         color_range: Global___ColorRange.ValueType = ...,
         max_age_ns: _builtins.int = ...,
         client_dropped: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera_id", b"camera_id", "capture_time_ns", b"capture_time_ns", "client_dropped", b"client_dropped", "client_send_time_ns", b"client_send_time_ns", "color_matrix", b"color_matrix", "color_range", b"color_range", "encoding", b"encoding", "height", b"height", "max_age_ns", b"max_age_ns", "sequence", b"sequence", "stride_bytes", b"stride_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera_id", b"camera_id", "capture_time_ns", b"capture_time_ns", "client_dropped", b"client_dropped", "client_send_time_ns", b"client_send_time_ns", "color_matrix", b"color_matrix", "color_range", b"color_range", "encoding", b"encoding", "height", b"height", "max_age_ns", b"max_age_ns", "sequence", b"sequence", "size_bytes", b"size_bytes", "stride_bytes", b"stride_bytes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

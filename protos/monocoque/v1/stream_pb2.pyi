@@ -223,7 +223,12 @@ Global___ClockProbe: _TypeAlias = ClockProbe  # noqa: Y015
 
 @_typing.final
 class StreamFramesRequest(_message.Message):
-    """One message of the client."""
+    """One message of the client.
+
+    A large frame may come in pieces, one after the other: what is copied then fits a core's cache, and one end fills a
+    piece while the other empties the one before. The first has `frame`, with `size_bytes`, and the first of the pixels;
+    the others have `pixels` and nothing else, except that a `clock_probe` may come between them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -233,7 +238,7 @@ class StreamFramesRequest(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     PIXELS_FIELD_NUMBER: _builtins.int
     pixels: _builtins.bytes
-    """Pixel bytes of `frame`. The last field on the wire, so that neither side needs to parse it."""
+    """Pixel bytes of `frame`, or the next of them. The last field on the wire, so that neither side needs to parse it."""
     @_builtins.property
     def open(self) -> Global___Open:
         """Opens the stream."""
@@ -394,6 +399,7 @@ class Opened(_message.Message):
     ENGINE_DIGEST_FIELD_NUMBER: _builtins.int
     CLOCK_KIND_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PIECE_BYTES_FIELD_NUMBER: _builtins.int
     SHARED_MEMORY_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     """Names the stream in logs and to watchers."""
@@ -409,6 +415,8 @@ class Opened(_message.Message):
     """SHA-256 of the bundle's manifest."""
     clock_kind: Global___ClockKind.ValueType
     """The clock that the server will reckon with."""
+    piece_bytes: _builtins.int
+    """Bytes of pixels beyond which a frame had better come in pieces, and of each piece; 0: each frame in one message."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels of detections by index."""
@@ -428,11 +436,12 @@ class Opened(_message.Message):
         engine_digest: _builtins.str = ...,
         clock_kind: Global___ClockKind.ValueType = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        piece_bytes: _builtins.int = ...,
         shared_memory: Global___SharedMemory | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shared_memory", b"shared_memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_kind", b"clock_kind", "credits", b"credits", "engine_digest", b"engine_digest", "labels", b"labels", "max_frame_bytes", b"max_frame_bytes", "max_height", b"max_height", "max_width", b"max_width", "shared_memory", b"shared_memory", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_kind", b"clock_kind", "credits", b"credits", "engine_digest", b"engine_digest", "labels", b"labels", "max_frame_bytes", b"max_frame_bytes", "max_height", b"max_height", "max_width", b"max_width", "piece_bytes", b"piece_bytes", "shared_memory", b"shared_memory", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

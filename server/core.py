@@ -201,8 +201,8 @@ class Core:
             log.exception("a frame's credit was not returned")
         for answer in turn.answers:
             answer.frame.camera.owner.deliver(answer)
-        if turn.batch_size:
-            self.metrics.batch_size().observe(turn.batch_size)
+        if turn.answers:
+            lane.statistics.answered(turn.answers, turn.batch_size)
         for request, outcome in turn.outcomes:
             request.answer(outcome)
         if turn.busy_ns:

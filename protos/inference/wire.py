@@ -55,6 +55,16 @@ def split(message: bytes) -> tuple[bytes, list[memoryview]]:
     return b"".join(head), raw
 
 
+def before_raw_input(head: bytes, size_bytes: int) -> bytes:
+    """What a request that ends with its one raw content has before it: its head, and how long the content is.
+
+    Args:
+        head: As `split` gives it.
+        size_bytes: Of the content.
+    """
+    return b"".join((head, bytes((_RAW_INPUT_TAG,)), varint(size_bytes)))
+
+
 def join(head: bytes, raw: Iterable[memoryview | bytes], *, in_stream: bool = False) -> bytes:
     """An answer on the wire; each raw content is copied once.
 

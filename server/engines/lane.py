@@ -18,6 +18,7 @@ from server.engines.mailbox import QUEUED_REQUESTS, Mailbox
 from server.engines.memory_fit import check_fit
 from server.engines.opening import OpenEngine, OpenRuntime, open_engine
 from server.engines.served_engine import ServedEngine, takes_frames
+from server.engines.statistics import Statistics
 from server.engines.tensor_request import Arrays, Inferred, Outcome, TensorRequest, check_inputs
 from server.engines.thread import EngineThread, Turn
 from server.errors import EngineNotReady, LimitReached, ServerError, SwapRefused
@@ -93,6 +94,8 @@ class Lane:
         self._engine: OpenEngine | None = None
         self.writer = AnswerWriter(EngineFacts(""), host.process)
         """Writes the answers to frames that are not computed."""
+        self.statistics = Statistics()
+        """What it has done since its bundle was loaded."""
 
     async def open(self, bundle: Bundle) -> None:
         """Load the engine and begin to serve it.
@@ -159,6 +162,7 @@ class Lane:
         check_fit(old, bundle, self._host.instances)
         threads, engine = await self._open_threads(bundle)
         retired, self._threads, self._engine, self.version = self._threads, threads, engine, manifest.version
+        self.statistics = Statistics()
         self.mailbox.frame_ns = engine.frame_ns
         self.writer.serve(engine.served.facts())
         for thread in retired:  # it computes what it has; the scheduler keeps each camera in order meanwhile

@@ -26,11 +26,11 @@ class TensorSource(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Its sizes, batch first where there is one."""
 
-    def copy_into(self, target: npt.NDArray[Any]) -> None:
-        """Fetch it, on the engine's thread.
+    def copy_into(self, target: memoryview) -> None:
+        """Fetch its bytes, on the engine's thread.
 
         Args:
-            target: Of the same type and shape, contiguous.
+            target: As many bytes as its type and shape need.
 
         Raises:
             StreamEnded: It is not there any more.

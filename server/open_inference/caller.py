@@ -17,11 +17,11 @@ class Caller:
     """The other end of a call.
 
     Args:
-        peer: What gRPC calls it: `ipv4:127.0.0.1:4711`, `ipv6:%5B::1%5D:4711`.
+        peer: Says what gRPC calls it: `ipv4:127.0.0.1:4711`, `ipv6:%5B::1%5D:4711`. Most calls need not know.
         server_port: The port it is connected to.
     """
 
-    def __init__(self, peer: str, server_port: Callable[[], int]) -> None:
+    def __init__(self, peer: Callable[[], str], server_port: Callable[[], int]) -> None:
         self._peer = peer
         self._server_port = server_port
 
@@ -33,7 +33,7 @@ class Caller:
         Raises:
             NotSupported: It is on another host, or the kernel does not tell.
         """
-        kind, _, rest = unquote(self._peer).partition(":")
+        kind, _, rest = unquote(self._peer()).partition(":")
         host, _, port = rest.rpartition(":")
         address = host.strip("[]")
         if kind not in ("ipv4", "ipv6") or not ipaddress.ip_address(address).is_loopback:

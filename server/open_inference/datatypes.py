@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from protos.inference import model_config_pb2
 
 DATATYPES = {
@@ -28,3 +30,9 @@ def config_type(dtype: str) -> model_config_pb2.DataType.ValueType:
         dtype: Its numpy name.
     """
     return model_config_pb2.DataType.Value(f"TYPE_{DATATYPES[dtype]}")
+
+
+def make_truth_values(content: memoryview) -> None:
+    """Make bytes that a client sent as BOOL 0 or 1, in place: any other is no truth value to an engine."""
+    values = np.frombuffer(content, np.uint8)
+    np.minimum(values, 1, out=values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,7 +23,6 @@ from server.open_inference.outputs import cost_bytes, read_outputs
 from server.open_inference.placement import FindRegion
 from server.open_inference.prepared import Lanes, Prepared, PreparedRequests
 from server.open_inference.regions import Region, Regions
-from server.open_inference.statistics import Statistics
 
 LOOP_BYTES = 256 << 10
 """Bytes of an answer that are copied on the event loop, in tens of microseconds; more are copied on another thread."""
@@ -42,7 +41,6 @@ class Inference:
         self._regions = regions
         self._prepared = PreparedRequests()
         self._models: WeakKeyDictionary[Lane, Model] = WeakKeyDictionary()
-        self._statistics: WeakKeyDictionary[Lane, Statistics] = WeakKeyDictionary()
 
     def find(self, name: str, version: str) -> Lane:
         """The engine that a request names.
@@ -61,16 +59,11 @@ class Inference:
         except EngineNotFound as error:
             raise EngineNotFound(f"unknown model: {error.message}", remedy=error.remedy) from None
 
-    def statistics(self, lane: Lane) -> Statistics:
-        """What an engine has done since it was loaded."""
-        return self._statistics.setdefault(lane, Statistics())
-
-    async def infer(self, head: bytes, raw: Sequence[memoryview], caller: Caller, *, in_stream: bool = False) -> bytes:
+    async def infer(self, message: bytes, caller: Caller, *, in_stream: bool = False) -> bytes:
         """Compute one request.
 
         Args:
-            head: A `ModelInferRequest` without its raw contents, on the wire.
-            raw: Its raw contents.
+            message: A `ModelInferRequest` on the wire.
             caller: Who asks.
             in_stream: Whether the answer is one of a stream's.
 
@@ -78,11 +71,12 @@ class Inference:
             The answer on the wire: a `ModelInferResponse`, or a `ModelStreamInferResponse` in a stream.
 
         Raises:
-            DecodeError: The head is no such message.
+            DecodeError: It is no such message.
             StreamEnded: It cannot be computed; the message begins with the request's id, where it has one.
         """
         received = time.monotonic_ns()
-        lanes = tuple((lane, lane.version, lane.state) for lane in self._core.catalogue.lanes)
+        head, raw = self._prepared.split(message)
+        lanes = tuple([(lane, lane.version, lane.state) for lane in self._core.catalogue.lanes])
         prepared = self._prepared.find(head, len(raw) > 0, lanes)
         request_id = ""
         try:
@@ -122,21 +116,23 @@ class Inference:
     async def _compute(self, prepared: Prepared, raw: Sequence[memoryview], received: int, in_stream: bool) -> bytes:
         inputs = prepared.inputs.read(raw)
         if prepared.inputs.batch == 0:
-            return await _write(prepared, _nothing(prepared.model), in_stream)
-        statistics = self.statistics(prepared.lane)
-        options = prepared.options
+            return prepared.write(_nothing(prepared.model), in_stream=in_stream)
+        lane, options = prepared.lane, prepared.options
         try:
-            inferred = await prepared.lane.infer(
+            inferred = await lane.infer(
                 inputs,
                 timeout_ns=options.timeout_ns,
                 priority=options.priority,
                 checked_batch=prepared.inputs.batch,
             )
-            answer = await _write(prepared, inferred.outputs, in_stream)
+            if prepared.cost_bytes <= LOOP_BYTES:
+                answer = prepared.write(inferred.outputs, in_stream=in_stream)
+            else:
+                answer = await asyncio.to_thread(prepared.write, inferred.outputs, in_stream=in_stream)
         except StreamEnded:
-            statistics.fail.add(time.monotonic_ns() - received)
+            lane.statistics.fail.add(time.monotonic_ns() - received)
             raise
-        statistics.computed(inferred, time.monotonic_ns() - received)
+        lane.statistics.computed(inferred, time.monotonic_ns() - received)
         return answer
 
     def _model(self, lane: Lane) -> Model:
@@ -162,13 +158,6 @@ class Inference:
             return used[-1]
 
         return find
-
-
-async def _write(prepared: Prepared, outputs: Mapping[str, npt.NDArray[Any]], in_stream: bool) -> bytes:
-    """Write the answer, on another thread where it would hold up everyone else."""
-    if prepared.cost_bytes <= LOOP_BYTES:
-        return prepared.write(outputs, in_stream=in_stream)
-    return await asyncio.to_thread(prepared.write, outputs, in_stream=in_stream)
 
 
 def _nothing(model: Model) -> dict[str, npt.NDArray[Any]]:

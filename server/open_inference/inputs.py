@@ -15,7 +15,7 @@ from protos.inference.service_pb2 import ModelInferRequest
 from server.engines.tensor_request import TensorSource
 from server.errors import RequestInvalid
 from server.open_inference.contents import read_contents
-from server.open_inference.datatypes import DATATYPES
+from server.open_inference.datatypes import DATATYPES, make_truth_values
 from server.open_inference.models import Model
 from server.open_inference.placement import FindRegion, read_placement
 from server.open_inference.regions import SharedInput
@@ -41,18 +41,38 @@ class RawInput:
     shape: tuple[int, ...]
     byte_size: int
 
-    def read(self, content: memoryview) -> npt.NDArray[Any]:
+    def read(self, content: memoryview) -> RawContent:
         """The input; not copied.
 
         Raises:
             RequestInvalid: Bytes are missing or too many.
         """
-        _check_bytes(self.name, self.byte_size, len(content))
-        if not content:
-            return np.zeros(self.shape, self.dtype)
-        if self.dtype == bool:  # any other byte than 0 and 1 would be no truth value to the engine
-            return np.not_equal(np.frombuffer(content, np.uint8), 0).reshape(self.shape)
-        return np.frombuffer(content, self.dtype).reshape(self.shape)
+        if len(content) != self.byte_size:
+            _check_bytes(self.name, self.byte_size, len(content))
+        return RawContent(content, self.dtype, self.shape)
+
+
+class RawContent:
+    """An input that lies in its request's message, and goes from there to where the engine reads it: one copy.
+
+    Args:
+        content: Its bytes.
+        dtype: Its element type.
+        shape: Its sizes.
+    """
+
+    __slots__ = ("content", "dtype", "shape")
+
+    def __init__(self, content: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self.content = content
+        self.dtype = dtype
+        self.shape = shape
+
+    def copy_into(self, target: memoryview) -> None:
+        """Copy its bytes."""
+        target[:] = self.content
+        if self.dtype == bool:
+            make_truth_values(target)
 
 
 @dataclass(frozen=True)

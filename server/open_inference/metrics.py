@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from server.engines.statistics import Statistics
 from server.observe.metrics import Metrics
-from server.open_inference.statistics import Statistics
 
 
 def show(metrics: Metrics, models: Mapping[tuple[str, str], Statistics]) -> None:
@@ -28,10 +28,10 @@ def _value(name: str, statistics: Statistics) -> float:
         "nv_inference_request_success": statistics.success.count,
         "nv_inference_request_failure": statistics.fail.count,
         "nv_inference_count": statistics.entries,
-        "nv_inference_exec_count": compute.infer.count,
+        "nv_inference_exec_count": statistics.executions,
         "nv_inference_request_duration_us": statistics.success.ns / 1000,
         "nv_inference_queue_duration_us": statistics.queue.ns / 1000,
-        "nv_inference_compute_input_duration_us": compute.input.ns / 1000,
-        "nv_inference_compute_infer_duration_us": compute.infer.ns / 1000,
-        "nv_inference_compute_output_duration_us": compute.output.ns / 1000,
+        "nv_inference_compute_input_duration_us": compute.input_ns / 1000,
+        "nv_inference_compute_infer_duration_us": compute.infer_ns / 1000,
+        "nv_inference_compute_output_duration_us": compute.output_ns / 1000,
     }[name]

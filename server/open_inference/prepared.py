@@ -71,6 +71,26 @@ class PreparedRequests:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[bytes, bool], Prepared] = OrderedDict()
+        self._beginnings: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()
+        """By a message's length: the bytes before its one raw content, and its head."""
+
+    def split(self, message: bytes) -> tuple[bytes, Sequence[memoryview]]:
+        """As `wire.split`, which need not look at a message again that differs from an earlier one by its tensor only.
+
+        Raises:
+            DecodeError: See `wire.split`.
+        """
+        begins = self._beginnings.get(len(message))
+        if begins is not None and message.startswith(begins[0]):
+            return begins[1], (memoryview(message)[len(begins[0]) :],)
+        head, raw = wire.split(message)
+        if len(raw) == 1 and len(head) <= LONGEST_HEAD_BYTES:
+            beginning = wire.before_raw_input(head, len(raw[0]))
+            if len(beginning) + len(raw[0]) == len(message) and message.startswith(beginning):
+                self._beginnings[len(message)] = beginning, head
+                if len(self._beginnings) > KEPT:
+                    self._beginnings.popitem(last=False)
+        return head, raw
 
     def find(self, head: bytes, has_raw: bool, lanes: Lanes) -> Prepared | None:
         """A request with this head, if it still means the same.

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from server.errors import LimitReached, NameTaken, RegionNotFound, RequestInvalid
 from server.open_inference.caller import Caller
+from server.open_inference.datatypes import make_truth_values
 
 DIRECTORY = "/dev/shm"  # noqa: S108 - it is where shm_open(3) makes its files
 KEY = re.compile(r"/[A-Za-z0-9_.-]{1,64}")
@@ -111,16 +111,15 @@ class SharedInput:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
-    def copy_into(self, target: npt.NDArray[Any]) -> None:
+    def copy_into(self, target: memoryview) -> None:
         """Read it.
 
         Raises:
             RequestInvalid: The file was shortened.
         """
-        content = target.reshape(-1).view(np.uint8)
-        self.region.read(self.offset, content.data)
-        if self.dtype == bool:  # any other byte than 0 and 1 would be no truth value to the engine
-            np.minimum(content, 1, out=content)
+        self.region.read(self.offset, target)
+        if self.dtype == bool:
+            make_truth_values(target)
 
 
 class Regions:

@@ -11,11 +11,10 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from protos.inference import service_pb2 as pb
-from protos.inference import wire
 from server.core import Core
 from server.engines.lane import EngineState
 from server.errors import EngineNotFound, ending
-from server.open_inference import memory_calls, models, repository, settings_calls
+from server.open_inference import memory_calls, models, repository, settings_calls, statistics
 from server.open_inference.caller import Caller
 from server.open_inference.inference import Inference
 from server.open_inference.metrics import show
@@ -117,7 +116,7 @@ class OpenInferenceService:
     def refresh_metrics(self) -> None:
         """Bring up to date what Prometheus reads only now and then."""
         lanes = self._core.catalogue.lanes
-        show(self._core.metrics, {(lane.name, lane.version): self._inference.statistics(lane) for lane in lanes})
+        show(self._core.metrics, {(lane.name, lane.version): lane.statistics for lane in lanes})
 
     def _unary(self, request: type[Message], call: Call) -> grpc.RpcMethodHandler[Any, Any]:
         async def answer(message: bytes, context: Context) -> bytes:
@@ -133,13 +132,9 @@ class OpenInferenceService:
         return grpc.unary_unary_rpc_method_handler(answer)
 
     async def _model_infer(self, message: bytes, context: Context) -> bytes:
-        async def respond() -> bytes:
-            head, raw = wire.split(message)
-            return await self._inference.infer(head, raw, self._caller(context))
-
         self._calls += 1
         try:
-            return await _answered(respond(), context)
+            return await _answered(self._inference.infer(message, self._caller(context)), context)
         finally:
             self._calls -= 1
 
@@ -188,7 +183,7 @@ class OpenInferenceService:
             self._inference.find(request.name, request.version)
         return pb.ModelStatisticsResponse(
             model_stats=[
-                self._inference.statistics(lane).message(lane.served)
+                statistics.message(lane.statistics, lane.served)
                 for lane in self._core.catalogue.lanes
                 if request.name in ("", lane.name)
                 and request.version in ("", lane.version)
@@ -215,7 +210,7 @@ class OpenInferenceService:
         return lambda request, caller: call(self._regions, request, caller)
 
     def _caller(self, context: Context) -> Caller:
-        return Caller(context.peer(), lambda: self.port)
+        return Caller(context.peer, lambda: self.port)
 
 
 async def _answered(call: Awaitable[bytes], context: Context) -> bytes:

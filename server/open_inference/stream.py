@@ -73,14 +73,12 @@ class RequestStream:
 
     async def _answer(self, message: bytes) -> bytes:
         """An answer, or what was wrong; either is an answer of the stream, which goes on."""
-        head = b""
         try:
-            head, raw = wire.split(message)
-            return await self._inference.infer(head, raw, self._caller, in_stream=True)
+            return await self._inference.infer(message, self._caller, in_stream=True)
         except Exception as error:  # a bug of ours must cost this request and no more, too
             _, details = ending(error)
         try:
-            request_id = ModelInferRequest.FromString(head).id
+            request_id = ModelInferRequest.FromString(wire.split(message)[0]).id
         except DecodeError:
             request_id = ""
         return ModelStreamInferResponse(

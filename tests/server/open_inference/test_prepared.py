@@ -8,7 +8,10 @@ from typing import Any
 
 import grpc
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
+from protos.inference import wire
 from protos.inference.service_pb2 import (
     ModelInferRequest,
     SystemSharedMemoryRegisterRequest,
@@ -16,7 +19,7 @@ from protos.inference.service_pb2 import (
     SystemSharedMemoryUnregisterRequest,
     SystemSharedMemoryUnregisterResponse,
 )
-from server.open_inference.prepared import KEPT
+from server.open_inference.prepared import KEPT, PreparedRequests
 from tests.server.conftest import serving
 from tests.server.open_inference.bundles import write_scores
 from tests.server.open_inference.test_life import call, failure, infer
@@ -87,3 +90,19 @@ async def test_shared_memory_is_looked_up_each_time(tmp_path: Path) -> None:
         finally:
             for file in files:
                 file.unlink(missing_ok=True)
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=3), st.binary(max_size=9), st.sampled_from(["", "raw", "both"])), max_size=8)
+)
+def test_a_message_is_split_the_same_way_whatever_came_before(messages: list[tuple[str, bytes, str]]) -> None:
+    prepared = PreparedRequests()
+    for request_id, content, kind in messages * 2:
+        message = ModelInferRequest(model_name="m", id=request_id).SerializeToString()
+        if kind:
+            message += ModelInferRequest(raw_input_contents=[content]).SerializeToString()
+        if kind == "both":  # the id comes after the content, as no client of ours sends it
+            message += ModelInferRequest(id="late").SerializeToString()
+        expected_head, expected_raw = wire.split(message)
+        head, raw = prepared.split(message)
+        assert (head, [bytes(one) for one in raw]) == (expected_head, [bytes(one) for one in expected_raw])

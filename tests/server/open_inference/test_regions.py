@@ -48,7 +48,7 @@ def test_a_region_is_read_and_written_where_it_was_registered(shared: Path) -> N
     regions.register(USER, "name", key(shared), 16, 32)
     region = regions.find(USER, "name")
     target = np.zeros(2, np.uint32)
-    SharedInput(region, 4, target.dtype, target.shape).copy_into(target)
+    SharedInput(region, 4, target.dtype, target.shape).copy_into(target.view(np.uint8).data)
     assert target.tobytes() == bytes(range(20, 28))
     region.write(0, memoryview(b"abcd"))
     assert shared.read_bytes()[12:24] == bytes(range(12, 16)) + b"abcd" + bytes(range(20, 24))
@@ -61,7 +61,7 @@ def test_a_file_that_was_shortened_is_an_error_and_nothing_worse(shared: Path) -
     region = regions.find(USER, "name")
     target = np.zeros(64, np.uint8)
     with pytest.raises(RequestInvalid, match="has become too short for byte 8"):
-        SharedInput(region, 0, target.dtype, target.shape).copy_into(target)
+        SharedInput(region, 0, target.dtype, target.shape).copy_into(target.view(np.uint8).data)
     with pytest.raises(RequestInvalid, match="too short"):
         region.write(0, memoryview(bytes(64)))
     assert shared.stat().st_size == 8  # writing has not made it longer
@@ -128,7 +128,7 @@ def test_a_region_in_use_outlives_its_name(shared: Path) -> None:
     regions.unregister(USER, "name")
     shared.unlink()
     target = np.zeros(4, np.uint8)
-    SharedInput(in_use, 0, target.dtype, target.shape).copy_into(target)
+    SharedInput(in_use, 0, target.dtype, target.shape).copy_into(target.view(np.uint8).data)
     assert target.tolist() == [0, 1, 2, 3]
     del in_use
     assert open_descriptors() == before
@@ -164,7 +164,7 @@ def test_the_kernel_says_whose_connection_it_is(address: str) -> None:
         with pytest.raises(OSError, match="does not know the connection"):
             socket_owner(family, address, port, 1)
         peer = f"ipv6:%5B::1%5D:{port}" if ":" in address else f"ipv4:{address}:{port}"
-        assert Caller(peer, lambda: server_port).user() == USER
+        assert Caller(lambda: peer, lambda: server_port).user() == USER
 
 
 @needs_root
@@ -184,9 +184,9 @@ def test_another_user_s_connection_is_another_user_s() -> None:
 )
 def test_shared_memory_is_for_callers_on_this_host(peer: str) -> None:
     with pytest.raises(NotSupported, match="for callers on this host"):
-        Caller(peer, lambda: 1).user()
+        Caller(lambda: peer, lambda: 1).user()
 
 
 def test_a_caller_that_has_gone_has_no_user() -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server, pytest.raises(NotSupported):
-        Caller("ipv4:127.0.0.1:1", lambda: server.getsockname()[1]).user()
+        Caller(lambda: "ipv4:127.0.0.1:1", lambda: server.getsockname()[1]).user()

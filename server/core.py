@@ -205,6 +205,8 @@ class Core:
             lane.statistics.answered(turn.answers, turn.batch_size)
         for request, outcome in turn.outcomes:
             request.answer(outcome)
+        if turn.batch_size:
+            self.metrics.batch_size().observe(turn.batch_size)
         if turn.busy_ns:
             self.metrics.engine_busy().inc(turn.busy_ns / 1e9)
         if turn.memory is not None:

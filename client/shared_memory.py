@@ -110,7 +110,8 @@ class SharedSlots:
             What to send in place of the pixels.
         """
         if slot is None:
-            slot = self._free[camera_id].popleft()
+            # The one that came back last: much of it is still in the processor's cache, and nobody reads it any more.
+            slot = self._free[camera_id].pop()
             slot.begin()
             slot.pixels[: len(pixels)] = pixels
         self._sent[camera_id, sequence] = slot

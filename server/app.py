@@ -155,10 +155,8 @@ class Server:
         cv2.setNumThreads(self.settings.threads or os.cpu_count() or 1)
         try:
             self._stack.push_async_callback(self.catalogue.close)
-            await self.catalogue.open(self.settings.bundle)
-            for lane in self.catalogue.lanes:
-                lane.served.count(self.metrics, server_version())
             self.core = Core(self.catalogue, limits, self.metrics, self._host_clock, self._process, server_version())
+            await self.catalogue.open(self.settings.bundle)
             addresses = await self._listen(limits)
         except BaseException:
             await self._stack.aclose()

@@ -9,7 +9,7 @@ from pathlib import Path
 from protos.monocoque.v1 import admin_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.engines.catalogue import EngineCatalogue
-from server.engines.lane import UNLOADED, Lane
+from server.engines.lane import UNLOADED, EngineState, Lane
 from server.engines.served_engine import ServedEngine, count_memory
 from server.engines.thread import Turn
 from server.errors import Draining, LimitReached, SwapRefused
@@ -59,7 +59,8 @@ class Core:
         self._host = host
         self._process = process
         self._version = version
-        catalogue.on_unload = self._refuse_streams
+        catalogue.on_load = self._count_engine
+        catalogue.on_unload = self._forget_engine
 
     @property
     def engine(self) -> ServedEngine:
@@ -125,8 +126,8 @@ class Core:
         lane, old = await self.catalogue.swap(name, version, Path(path) if path else None)
         new = lane.served
         if new is not old:
-            old.forget(self.metrics, self._version)
-            new.count(self.metrics, self._version)
+            self.metrics.forget_engine(old.bundle.manifest.name, old.bundle.manifest.version)
+            self._count_engine(lane)
             log.info(
                 "%s: version %s (%.12s) took the place of %s (%.12s)%s",
                 lane.name,
@@ -143,8 +144,13 @@ class Core:
             schema_changed=new.schema != old.schema,
         )
 
-    def _refuse_streams(self, lane: Lane) -> None:
+    def _count_engine(self, lane: Lane) -> None:
+        """An engine is served."""
+        lane.served.count(self.metrics, self._version)
+
+    def _forget_engine(self, lane: Lane) -> None:
         """An engine is about to be unloaded: its streams get no more answers."""
+        self.metrics.forget_engine(lane.name, lane.version)
         for session in self.sessions:
             if session.mailbox is lane.mailbox:
                 session.refuse_waiting(UNLOADED)
@@ -207,10 +213,12 @@ class Core:
             request.answer(outcome)
         if turn.batch_size:
             self.metrics.batch_size().observe(turn.batch_size)
+        if lane.state is not EngineState.READY:  # it was unloaded meanwhile, and its series are gone
+            return
         if turn.busy_ns:
-            self.metrics.engine_busy().inc(turn.busy_ns / 1e9)
+            self.metrics.engine_busy(lane.name, lane.version).inc(turn.busy_ns / 1e9)
         if turn.memory is not None:
-            count_memory(turn.memory, self.metrics)
+            count_memory(turn.memory, self.metrics, lane.name, lane.version)
 
     def refresh_gauges(self) -> None:
         """Bring up to date what is read only when someone asks."""

@@ -50,6 +50,8 @@ class EngineCatalogue:
         self._paths: dict[tuple[str, str], Path] = {}
         """Where the bundles lie that were named on the command line or found in the repository."""
         self._busy = asyncio.Lock()
+        self.on_load: Callable[[Lane], None] = lambda _: None
+        """Told of an engine that is served from now on."""
         self.on_unload: Callable[[Lane], None] = lambda _: None
         """Told of an engine that is about to be unloaded."""
 
@@ -205,6 +207,7 @@ class EngineCatalogue:
         except BaseException:
             self._lanes.remove(lane)
             raise
+        self.on_load(lane)
         return lane
 
     async def _path_of(self, name: str, version: str) -> Path:

@@ -22,10 +22,17 @@ def own_memory(memory: MemoryReport) -> dict[str, int]:
     return {kind: size for kind, size in memory.bytes_by_kind.items() if not kind.startswith("device_")}
 
 
-def count_memory(memory: MemoryReport, metrics: Metrics) -> None:
-    """Tell Prometheus what the engine and its device hold."""
+def count_memory(memory: MemoryReport, metrics: Metrics, name: str, version: str) -> None:
+    """Tell Prometheus what an engine and its device hold.
+
+    Args:
+        memory: What it says.
+        metrics: Where.
+        name: The bundle's name.
+        version: The bundle's version.
+    """
     for kind, size_bytes in own_memory(memory).items():
-        metrics.engine_memory(kind).set(size_bytes)
+        metrics.engine_memory(name, version, kind).set(size_bytes)
     kinds = memory.bytes_by_kind
     if "device_total" in kinds and "device_free" in kinds:
         metrics.gpu_memory("total").set(kinds["device_total"])
@@ -107,22 +114,16 @@ class ServedEngine:
             metrics: Where.
             version: Version of the server.
         """
-        count_memory(self.memory, metrics)
-        metrics.degraded().set(bool(self.degraded))
-        metrics.build_info(*self._facts(version)).set(1)
-
-    def forget(self, metrics: Metrics, version: str) -> None:
-        """Tell Prometheus that it is not served any more."""
-        metrics.build_info.remove(*self._facts(version))
-
-    def _facts(self, version: str) -> tuple[str, ...]:
-        return (
+        manifest = self.bundle.manifest
+        count_memory(self.memory, metrics, manifest.name, manifest.version)
+        metrics.degraded(manifest.name, manifest.version).set(bool(self.degraded))
+        metrics.build_info(
             version,
-            self.bundle.manifest.name,
-            self.bundle.manifest.version,
+            manifest.name,
+            manifest.version,
             self.bundle.digest,
             self.description.target,
             self.description.backend,
             self.description.backend_version,
             self.description.precision,
-        )
+        ).set(1)

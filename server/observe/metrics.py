@@ -45,6 +45,9 @@ STATUSES = (
 )
 """Values of the label `status`: the names of `Status`, and frames whose stream closed before their answer."""
 
+ENGINE_LABELS = ("engine", "engine_version")
+"""Labels of what belongs to one of the engines that are served: its bundle's name and version."""
+
 FRAME_PERIOD_SECONDS = 1 / 30
 BUCKET_RATIO = 1.29
 LATENCY_BUCKETS_SECONDS = tuple(
@@ -56,17 +59,17 @@ BATCH_BUCKETS_FRAMES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 TRITON_METRICS = {
-    "nv_inference_request_success": "Requests that were answered.",
-    "nv_inference_request_failure": "Requests that failed.",
+    "nv_inference_request_success": "Requests that were answered; a camera's frame that was computed is one.",
+    "nv_inference_request_failure": "Requests that failed, and frames that failed or were late for their turn.",
     "nv_inference_count": "Entries of the batches of all requests.",
-    "nv_inference_exec_count": "Executions of requests.",
+    "nv_inference_exec_count": "Launches of the engine.",
     "nv_inference_request_duration_us": "Time of requests from receipt to answer, in microseconds, summed.",
     "nv_inference_queue_duration_us": "Time they waited for their turn.",
     "nv_inference_compute_input_duration_us": "Time of copying their inputs.",
     "nv_inference_compute_infer_duration_us": "Time of the engine.",
     "nv_inference_compute_output_duration_us": "Time of copying their outputs.",
 }
-"""Triton's names for what requests of the Open Inference Protocol do; frames have the metrics of this project. They
+"""Triton's names for what an engine does, whoever asks: requests of the Open Inference Protocol and camera frames. They
 only grow, though they are gauges: a counter's name would have to end in `_total`."""
 
 
@@ -130,6 +133,19 @@ class CameraMetrics:
     deadline_misses: Counter
     track: AgeTrack
 
+    def observe(self, stages: Mapping[str, int], age_ns: int, uncertainty_ns: int) -> None:
+        """Count the times of a frame that was answered OK.
+
+        Args:
+            stages: Nanoseconds per stage.
+            age_ns: Its age.
+            uncertainty_ns: Error bound of that.
+        """
+        for stage, duration_ns in stages.items():
+            self.stages[stage].observe(duration_ns / 1e9)
+        self.age.observe(age_ns / 1e9)
+        self.track.observe(age_ns, uncertainty_ns)
+
 
 @dataclass
 class Metrics:
@@ -180,12 +196,14 @@ class Metrics:
             "monocoque_batch_size_frames", "Frames per engine launch.", (), BATCH_BUCKETS_FRAMES
         )
         self.engine_busy = self._counter(
-            "monocoque_engine_busy_seconds", "Time the engine thread spent on frames, decoding included.", ()
+            "monocoque_engine_busy_seconds",
+            "Time an engine's threads spent on frames and requests, decoding included.",
+            ENGINE_LABELS,
         )
         self.engine_memory = self._gauge(
             "monocoque_engine_memory_bytes",
-            "Memory of the engine: weights, activations, input_output. A kind that is not known is absent.",
-            ("kind",),
+            "Memory of an engine's instance: weights, activations, input_output. A kind that is not known is absent.",
+            (*ENGINE_LABELS, "kind"),
         )
         self.process_memory = self._gauge(
             "monocoque_process_memory_bytes", "Memory of the server: resident, peak.", ("kind",)
@@ -211,15 +229,14 @@ class Metrics:
         )
         self.serving = self._gauge("monocoque_serving", "1 while frames are accepted, 0 while draining.", ())
         self.degraded = self._gauge(
-            "monocoque_engine_degraded", "1 where the engine is not the one that was asked for.", ()
+            "monocoque_engine_degraded", "1 where an engine is not the one that was asked for.", ENGINE_LABELS
         )
         self.build_info = self._gauge(
             "monocoque_build_info",
             "What is running; always 1.",
             (
                 "version",
-                "engine",
-                "engine_version",
+                *ENGINE_LABELS,
                 "engine_digest",
                 "target",
                 "backend",
@@ -242,6 +259,19 @@ class Metrics:
         """The value of the label `camera` for a camera."""
         named = len(self._cameras) - (OTHER_CAMERA in self._cameras)
         return camera_id if camera_id in self._cameras or named < self.max_cameras else OTHER_CAMERA
+
+    def forget_engine(self, name: str, version: str) -> None:
+        """Forget the series of an engine that is not served any more.
+
+        Args:
+            name: Its bundle's name.
+            version: Its bundle's version.
+        """
+        for family in self.families:
+            if set(ENGINE_LABELS) <= set(family.label_names):
+                own = [family.label_names.index(label) for label in ENGINE_LABELS]
+                for values in [values for values in family.series if [values[at] for at in own] == [name, version]]:
+                    family.remove(*values)
 
     def refresh_ages(self) -> None:
         """Bring the gauges of ages up to date."""

@@ -7,8 +7,8 @@ from server.observe.metrics import Metrics
 
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 ADDED_BY_PROMETHEUS = {"job", "instance"}
-NAME = re.compile(r"\b(?:monocoque|process)_[a-z0-9_]+")
-SELECTOR = re.compile(r"\b((?:monocoque|process)_[a-z0-9_]+)(?:\{([^}]*)\})?")
+NAME = re.compile(r"\b(?:monocoque|process|nv_inference)_[a-z0-9_]+")
+SELECTOR = re.compile(r"\b((?:monocoque|process|nv_inference)_[a-z0-9_]+)(?:\{([^}]*)\})?")
 GROUPING = re.compile(r"\b(?:by|on|ignoring|without)\s*\(([^)]*)\)")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 

@@ -60,7 +60,7 @@ async def test_a_fallback_is_said_in_every_result_and_in_the_metrics(bundle_path
         assert {result.status for result in results} == {pb.STATUS_OK, pb.STATUS_REFUSED}
         call = running.channel.unary_unary("/monocoque.v1.CameraStreamService/GetEngine")
         assert stream_pb2.GetEngineResponse.FromString(await call(b"")).degraded == engine.degraded
-        assert samples(await running.metrics(), "monocoque_engine_degraded")[()] == 1
+        assert samples(await running.metrics(), "monocoque_engine_degraded") == {("quarters", "1.0"): 1}
 
 
 async def test_memory_is_told_by_kind_and_the_gpu_apart(bundle_path: Path, engine: Engine) -> None:
@@ -71,8 +71,32 @@ async def test_memory_is_told_by_kind_and_the_gpu_apart(bundle_path: Path, engin
         (result,) = await stream.results(1)
         assert dict(result.memory.engine_bytes) == {"weights": 100, "activations": 20}
         page = await running.metrics()
-        assert samples(page, "monocoque_engine_memory_bytes") == {("weights",): 100, ("activations",): 20}
+        assert samples(page, "monocoque_engine_memory_bytes") == {
+            ("quarters", "1.0", "weights"): 100,
+            ("quarters", "1.0", "activations"): 20,
+        }
         assert samples(page, "monocoque_gpu_memory_bytes") == {("total",): 1000, ("used",): 600}
+
+
+async def test_each_engine_has_series_of_its_own_as_long_as_it_is_served(tmp_path: Path, engine: Engine) -> None:
+    for name in ("front", "rear"):
+        write_bundle(tmp_path / name, name=name)
+    engine.memory = {"weights": 100}
+    async with serving((), engine.open, repository=tmp_path) as running:
+
+        async def engines() -> set[str]:
+            page = await running.metrics()
+            names = ("monocoque_engine_memory_bytes", "monocoque_engine_degraded", "nv_inference_count")
+            found = [{labels[0] for labels in samples(page, name)} for name in names]
+            found.append({labels[1] for labels in samples(page, "monocoque_build_info")})
+            assert all(one == found[0] for one in found)
+            return found[0]
+
+        assert await engines() == {"front", "rear"}
+        await running.server.catalogue.unload("front")
+        assert await engines() == {"rear"}
+        await running.server.catalogue.load("front")
+        assert await engines() == {"front", "rear"}
 
 
 async def test_without_a_gpu_there_is_no_gpu_memory(running: Running) -> None:

@@ -136,7 +136,7 @@ async def test_what_happened_is_counted_over_http(running: Running, engine: Engi
     assert samples(page, "monocoque_cameras")[()] == 2
     assert samples(page, "monocoque_watchers")[()] == 1
     assert samples(page, "monocoque_serving")[()] == 1
-    assert samples(page, "monocoque_engine_busy_seconds_total")[()] > 0
+    assert samples(page, "monocoque_engine_busy_seconds_total")["quarters", "1.0"] > 0
     assert samples(page, "monocoque_process_memory_bytes")["resident",] > 1e6
     assert samples(page, "process_open_fds")[()] > 0
     (build,) = samples(page, "monocoque_build_info")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,11 +21,12 @@ from protos.inference.service_pb2 import (
     ServerReadyRequest,
     ServerReadyResponse,
 )
+from protos.monocoque.v1.result_pb2 import STATUS_OK
 from server.observe.metrics import TRITON_METRICS
 from server.open_inference.stream import REQUESTS_AHEAD
 from tests.server.bundles import HEIGHT, WIDTH
-from tests.server.conftest import Engine, Running
-from tests.server.raw_client import PATIENCE_SECONDS
+from tests.server.conftest import Engine, Running, serving
+from tests.server.raw_client import PATIENCE_SECONDS, camera, frame
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -117,6 +119,38 @@ async def test_prometheus_sees_requests_by_triton_s_names(running: Running, engi
     assert float(shown[f"nv_inference_compute_infer_duration_us{labels}"]) > 0
     await running.server.catalogue.unload("quarters")
     assert "nv_inference_count{" not in await running.metrics()
+
+
+async def test_camera_frames_are_inferences_too(bundle_path: Path, engine: Engine) -> None:
+    names = [f"camera-{index}" for index in range(3)]
+    async with serving(bundle_path, engine.open, max_batch=2) as running:
+        engine.hold = True
+        stream = running.stream()
+        await stream.open([camera(name) for name in ("first", *names)])
+        await stream.send(frame(1, "first"))
+        await engine.entered()
+        for name in names:
+            await stream.send(frame(1, name))
+        await running.until(lambda: sum(running.server.mailbox.depths().values()) == len(names))
+        engine.free()
+        results = await stream.results(1 + len(names))
+        assert {result.status for result in results} == {STATUS_OK}
+        launches = len(engine.batches)
+        engine.fail = "out of order"
+        await stream.send(frame(2, "first"))
+        await stream.results(1)
+        message = ModelStatisticsRequest(name="quarters")
+        (model,) = (await call(running.channel, "ModelStatistics", message, ModelStatisticsResponse)).model_stats
+        assert (model.inference_count, model.execution_count) == (4, launches)
+        counts = {field.name: value.count for field, value in model.inference_stats.ListFields() if value.count}
+        computed = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+        assert counts == dict.fromkeys(computed, 4) | {"fail": 1}
+        assert sum(one.compute_infer.count for one in model.batch_stats) == launches
+        assert sum(one.batch_size * one.compute_infer.count for one in model.batch_stats) == 4
+        assert 'nv_inference_count{model="quarters",version="1.0"} 4' in await running.metrics()
+        engine.fail = ""
+        await infer(running.channel, request(batch=3))
+        assert 'nv_inference_count{model="quarters",version="1.0"} 7' in await running.metrics()
 
 
 async def test_a_failing_engine_costs_its_request_and_no_more(running: Running, engine: Engine) -> None:

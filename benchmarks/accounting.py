@@ -80,20 +80,18 @@ def steps() -> dict[str, Callable[[], object]]:
 
     stamped = frame()
     answer = writer.computed(stamped, found, [], "", 1)
-    _, stages, age_ns = finish(answer, time.monotonic_ns())
+    finished = finish(answer, time.monotonic_ns())
 
     def count() -> None:
         camera.metrics.frames["ok"].inc()
-        for stage, duration_ns in stages.items():
-            camera.metrics.stages[stage].observe(duration_ns / 1e9)
-        camera.metrics.age.observe(age_ns / 1e9)
+        camera.metrics.observe(finished.stages, finished.age_ns, 0)
         metrics.batch_size().observe(1)
-        metrics.engine_busy().inc(0.004)
+        metrics.engine_busy("surround", "1").inc(0.004)
 
     return {
         "ledger: a frame and its stamps": frame,
         f"result: {DETECTIONS} detections as protobuf": lambda: writer.computed(stamped, found, [], "", 1),
-        "result: the time appended": lambda: as_response(finish(answer, time.monotonic_ns())[0]),
+        "result: the time appended": lambda: as_response(finish(answer, time.monotonic_ns()).result),
         "metrics: all counters and histograms": count,
     }
 

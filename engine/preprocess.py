@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,12 +92,13 @@ class Placement:
 
     def window(self, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Where the frame lies in a network input: a view."""
-        x, y = (round(max(0.0, offset)) for offset in (self.offset_x, self.offset_y))
+        x, y = max(0, round(self.offset_x)), max(0, round(self.offset_y))
         return out[y : y + self.height, x : x + self.width]
 
 
+@functools.lru_cache(maxsize=64)
 def place(frame_width: int, frame_height: int, spec: Preprocessing) -> Placement:
-    """Where a frame of this size goes.
+    """Where a frame of this size goes. Cached: cameras keep their size.
 
     Raises:
         ValueError: The frame has no pixels.

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -137,6 +138,8 @@ class Server:
         self.catalogue = EngineCatalogue(host, settings.repository)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing from the stubs
         self._stack = contextlib.AsyncExitStack()
+        self._turns: deque[tuple[Lane, Turn]] = deque()
+        self._woken = False
 
     async def start(self) -> Addresses:
         """Open the engine, then the ports; frames are accepted when this returns.
@@ -267,9 +270,17 @@ class Server:
         asyncio.run_coroutine_threadsafe(statuses, self._loop)
 
     def _report(self, lane: Lane, turn: Turn) -> None:
-        """Called on an engine's thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(self.core.on_turn, lane, turn)
+        """Called on an engine's thread. The event loop is woken once for all turns that it has not seen yet."""
+        self._turns.append((lane, turn))
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._woken = False  # first: a turn that comes from here on wakes us again
+        while self._turns:
+            self.core.on_turn(*self._turns.popleft())
 
 
 @contextlib.contextmanager

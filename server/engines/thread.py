@@ -60,6 +60,7 @@ class _Work:
     keys: Sequence[SourceKey]
     frames: list[Frame]
     requests: list[TensorRequest]
+    taken: Sequence[Frame] = ()
     prepared: Prepared | None = None
     failed: list[Answer] = field(default_factory=list)
 
@@ -158,7 +159,6 @@ class EngineThread:
         work = taken if isinstance(taken, _Work) else self._begin(engine, taken)
         computed = [(request, engine.infer(request)) for request in work.requests]
         answers = self._compute(engine, work) if work.frames else []
-        self._mailbox.finish(work.keys)
         if work.keys:
             launched = sum(frame.ledger.inferred is not None for frame in work.frames)
             now = self._clock()
@@ -167,7 +167,8 @@ class EngineThread:
                 self._memory_sampled_at, memory = now, engine.memory()
             outcomes = [(request, outcome) for request, outcome in computed if outcome is not None]
             # One message for all of it: each wakes the event loop, which then waits for this thread to let go.
-            self._report(Turn((), answers, outcomes, launched, now - started, memory))
+            self._report(Turn(work.taken, answers, outcomes, launched, now - started, memory))
+        self._mailbox.finish(work.keys)  # last: whoever takes a source over reports after us
         return True
 
     def _prepare_ahead(self, engine: OpenEngine) -> bool:
@@ -183,20 +184,28 @@ class EngineThread:
         self._mailbox.prepared(self._worker, work)
         return True
 
+    def _expected_ns(self, engine: OpenEngine) -> int:
+        return min(self._launch_ns, default=engine.frame_ns)
+
     def _lead_ns(self) -> int:
         return max(self._prepare_ns, default=0) + HANDOVER_NS
 
     def _begin(self, engine: OpenEngine, selected: Selected) -> _Work:
         """Answer what is late, and prepare the rest."""
         started = self._clock()
-        self._shed(engine, selected.late, started)
-        self._replace(engine, selected.stale, started)
+        if selected.late:
+            self._shed(engine, selected.late, started)
+        if selected.stale:
+            self._replace(engine, selected.stale, started)
         requests = [item for item in selected.batch if isinstance(item, TensorRequest)]
         frames = [item for item in selected.batch if isinstance(item, Frame)]
+        # A live stream need not know, and waking the event loop costs the engine's thread its turn.
         taken = [frame for frame in frames if frame.camera.owner.replays]
-        if taken:  # a live stream need not know, and waking the event loop costs the engine's thread its turn
-            self._report(Turn(taken=taken))
         work = _Work(selected.keys, frames, requests)
+        if taken and self._expected_ns(engine) > HANDOVER_NS:
+            self._report(Turn(taken=taken))
+        else:
+            work.taken = taken
         if frames:
             try:
                 self._side = (self._side + 1) % _pipeline(engine).sides
@@ -211,7 +220,7 @@ class EngineThread:
             return work.failed
         try:
             started = self._clock()
-            expected_ns = min(self._launch_ns, default=engine.frame_ns)
+            expected_ns = self._expected_ns(engine)
             if expected_ns > HANDOVER_NS:  # else the engine is free before the other thread is awake
                 self._mailbox.launching(self._worker, started + expected_ns)
             _pipeline(engine).launch(work.prepared)

@@ -33,7 +33,7 @@ Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item", bound=Waiting)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Selection(Generic[Key, Item]):
     """What one turn of an engine begins with.
 
@@ -72,6 +72,10 @@ class _Source(Generic[Key, Item]):
     worker: int | None = None
     in_flight: int = 0
     taken_at_ns: int = 0
+
+    def is_for(self, worker: int) -> bool:
+        """Whether it has a frame that a worker may take."""
+        return bool(self.waiting) and (self.in_flight == 0 or self.worker == worker)
 
 
 class Scheduler(Generic[Key, Item]):
@@ -213,24 +217,24 @@ class Scheduler(Generic[Key, Item]):
         stale = self._close_due(now_ns)
         late: list[Item] = []
         ready: list[tuple[Key, _Source[Key, Item]]] = []
-        for key, source in sorted(self._servable(worker), key=lambda entry: _rank(entry[1])):
+        servable = [entry for entry in self._sources.items() if entry[1].is_for(worker)]
+        if len(servable) > 1:
+            servable.sort(key=lambda entry: _rank(entry[1]))
+        for key, source in servable:
             late += _shed(source, now_ns)
             if source.waiting:
                 ready.append((key, source))
         for _, source in ready:
             source.passed_over += 1
+        size = 1
         if ready and ready[0][1].alone:
-            chosen = [ready[0]]
-            sizes = [self._size(ready[0][1].waiting[0][:max_batch], now_ns, curve)]
+            chosen = ready[:1]
+            size = self._size(ready[0][1].waiting[0][:max_batch], now_ns, curve)
         else:
             chosen = [entry for entry in ready if not entry[1].alone][:max_batch]
-            chosen = chosen[: self._size([source.waiting[0][0] for _, source in chosen], now_ns, curve)]
-            sizes = [1] * len(chosen)
-        batch = [
-            item
-            for (_, source), size in zip(chosen, sizes, strict=True)
-            for item in self._serve(source, size, worker, now_ns)
-        ]
+            if len(chosen) > 1:
+                chosen = chosen[: self._size([source.waiting[0][0] for _, source in chosen], now_ns, curve)]
+        batch = [item for _, source in chosen for item in self._serve(source, size, worker, now_ns)]
         return Selection(batch, late, stale, [key for key, _ in chosen])
 
     def finish(self, keys: Iterable[Key], now_ns: int) -> None:
@@ -258,13 +262,15 @@ class Scheduler(Generic[Key, Item]):
 
     def has_turn(self, worker: int, now_ns: int) -> bool:
         """Whether `take` would find a frame."""
+        if any(source.is_for(worker) for source in self._sources.values()):
+            return True
         due = self.due_ns()
-        return any(True for _ in self._servable(worker)) or (due is not None and due <= now_ns)
+        return due is not None and due <= now_ns
 
     def due_ns(self) -> int | None:
         """When the next forming set must not be waited for any longer; None where there is none, or no hurry."""
         times = [source.gatherer.due_ns() for source in self._sources.values() if source.gatherer is not None]
-        return min((due for due in times if due is not None), default=None)
+        return min((due for due in times if due is not None), default=None) if times else None
 
     @property
     def is_empty(self) -> bool:
@@ -292,12 +298,6 @@ class Scheduler(Generic[Key, Item]):
             if group is not None:
                 replaced += self._wait(source, group)
         return replaced
-
-    def _servable(self, worker: int) -> Iterable[tuple[Key, _Source[Key, Item]]]:
-        """Sources with a frame that a worker may take."""
-        for key, source in self._sources.items():
-            if source.waiting and (source.in_flight == 0 or source.worker == worker):
-                yield key, source
 
     @staticmethod
     def _size(items: Sequence[Item], now_ns: int, curve: LatencyCurve | None) -> int:
@@ -331,8 +331,10 @@ def _shed(source: _Source[Key, Item], now_ns: int) -> list[Item]:
     late: list[Item] = []
     while source.waiting:
         group = source.waiting[0]
-        late += [item for item in group if is_late(item, now_ns)]
-        group[:] = [item for item in group if not is_late(item, now_ns)]
+        gone = [item for item in group if is_late(item, now_ns)]
+        if gone:
+            late += gone
+            group[:] = [item for item in group if item not in gone]
         if group:
             break
         source.waiting.popleft()

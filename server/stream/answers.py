@@ -16,9 +16,11 @@ from protos.monocoque.v1 import result_pb2 as pb
 from protos.monocoque.v1.stream_pb2 import StreamFramesResponse, WatchResultsResponse
 from server.frames import Answer, Frame
 from server.host.process_memory import ProcessMemory
+from server.observe.ledger import STAGE_OF_BOUNDARY
 
 _RESPONSE_FIELD = StreamFramesResponse.RESULT_FIELD_NUMBER
 _WATCH_FIELD = WatchResultsResponse.RESULT_FIELD_NUMBER
+_LEDGER_FIELDS = {stage: f"{stage}_ns" for stage in ("transport", *STAGE_OF_BOUNDARY.values(), "answer", "total")}
 STATUS_NUMBERS = {name.removeprefix("STATUS_").lower(): value for name, value in pb.Status.items()}
 
 
@@ -50,18 +52,29 @@ class AnswerWriter:
     """
 
     def __init__(self, engine: EngineFacts, process: ProcessMemory) -> None:
-        self._engine = engine
         self._process = process
+        self.serve(engine)
 
     def serve(self, engine: EngineFacts) -> None:
         """Say something else of the engine from now on: it was swapped."""
         self._engine = engine
+        named = pb.Result(degraded=engine.degraded, engine_digest=engine.digest)
+        self._named = named.SerializeToString()
+        """What is the same in every result is serialized once."""
+        named.memory.engine_bytes.update(engine.memory_bytes)
+        self._described = named.SerializeToString()
 
     def without_numbers(self, frame: Frame, status: str, reason: str) -> Answer:
         """The answer to a frame that was not computed."""
-        result = self._result(frame, status)
-        result.reason = reason
-        return Answer(frame, status, result.SerializeToString(), self._engine.schema)
+        result = pb.Result(
+            camera_id=frame.header.camera_id,
+            sequence=frame.header.sequence,
+            capture_time_ns=frame.header.capture_time_ns,
+            status=STATUS_NUMBERS[status],
+            reason=reason,
+            memory=pb.Memory(frame_bytes=frame.frame_bytes),
+        )
+        return Answer(frame, status, self._named + result.SerializeToString(), self._engine.schema)
 
     def computed(
         self,
@@ -80,16 +93,24 @@ class AnswerWriter:
             invalid: Why the numbers may not be used; empty when they may.
             batch_size: Frames that were computed with it, itself included.
         """
-        result = self._result(frame, "ok")
-        result.valid, result.reason, result.batch_size = not invalid, invalid, batch_size
-        result.tensors.extend(tensors)
+        result = pb.Result(
+            camera_id=frame.header.camera_id,
+            sequence=frame.header.sequence,
+            capture_time_ns=frame.header.capture_time_ns,
+            status=pb.STATUS_OK,
+            valid=not invalid,
+            reason=invalid,
+            batch_size=batch_size,
+            tensors=tensors,
+            memory=pb.Memory(
+                frame_bytes=frame.frame_bytes,
+                decoded_bytes=frame.decoded_bytes,
+                process_resident_bytes=self._process.resident_bytes(),
+            ),
+        )
         if detections is not None:
             self._fill(result, detections)
-        result.memory.decoded_bytes = frame.decoded_bytes
-        result.memory.process_resident_bytes = self._process.resident_bytes()
-        for kind, size_bytes in self._engine.memory_bytes.items():
-            result.memory.engine_bytes[kind] = size_bytes
-        return Answer(frame, "ok", result.SerializeToString(), self._engine.schema, detections)
+        return Answer(frame, "ok", self._described + result.SerializeToString(), self._engine.schema, detections)
 
     def _fill(self, result: pb.Result, found: Detections) -> None:
         distances = [None] * len(found.scores) if found.distances is None else found.distances.tolist()
@@ -107,21 +128,25 @@ class AnswerWriter:
                 distance_m=distance,
             )
 
-    def _result(self, frame: Frame, status: str) -> pb.Result:
-        return pb.Result(
-            camera_id=frame.header.camera_id,
-            sequence=frame.header.sequence,
-            capture_time_ns=frame.header.capture_time_ns,
-            status=STATUS_NUMBERS[status],
-            degraded=self._engine.degraded,
-            engine_digest=self._engine.digest,
-            memory=pb.Memory(frame_bytes=frame.frame_bytes),
-        )
+
+@dataclass(frozen=True)
+class Finished:
+    """An answer with its time.
+
+    Attributes:
+        result: The whole `Result` on the wire.
+        answered: When it was handed to gRPC.
+        stages: Nanoseconds per stage.
+        age_ns: The frame's age.
+    """
+
+    result: bytes
+    answered: int
+    stages: Mapping[str, int]
+    age_ns: int
 
 
-def finish(
-    answer: Answer, answered: int, set_number: int = 0, schema_changed: bool = False
-) -> tuple[bytes, Mapping[str, int], int]:
+def finish(answer: Answer, answered: int, set_number: int = 0, schema_changed: bool = False) -> Finished:
     """Append the time to an answer.
 
     Args:
@@ -129,21 +154,19 @@ def finish(
         answered: When it is handed to gRPC.
         set_number: Its set's; 0 for a frame of no set.
         schema_changed: Whether the engine now has other labels or outputs than the stream was told.
-
-    Returns:
-        The whole `Result` on the wire; nanoseconds per stage; the frame's age in nanoseconds.
     """
     frame = answer.frame
     stages = frame.ledger.stages(answered)
-    ledger = pb.Ledger(received_at_ns=frame.ledger.received, answered_at_ns=answered)
-    for stage, duration_ns in stages.items():
-        setattr(ledger, f"{stage}_ns", duration_ns)
-    if frame.ledger.sent is not None:
-        ledger.transport_uncertainty_ns = frame.ledger.uncertainty_ns
+    ledger = pb.Ledger(
+        received_at_ns=frame.ledger.received,
+        answered_at_ns=answered,
+        transport_uncertainty_ns=None if frame.ledger.sent is None else frame.ledger.uncertainty_ns,
+        **{_LEDGER_FIELDS[stage]: duration_ns for stage, duration_ns in stages.items()},
+    )
     age_ns = answered - (frame.ledger.received if frame.captured is None else frame.captured)
     age = pb.Age(age_ns=age_ns, uncertainty_ns=frame.uncertainty_ns, lower_bound=frame.captured is None)
     tail = pb.Result(ledger=ledger, age=age, set_number=set_number, schema_changed=schema_changed)
-    return answer.body + tail.SerializeToString(), stages, age_ns
+    return Finished(answer.body + tail.SerializeToString(), answered, stages, age_ns)
 
 
 def failure(error: Exception) -> str:

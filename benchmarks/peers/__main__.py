@@ -29,6 +29,7 @@ from benchmarks import reference_model
 from benchmarks.peers import servers
 from benchmarks.peers.environments import REQUIREMENTS, python_of
 from benchmarks.peers.peer_session import OPTIONS
+from benchmarks.peers.triton_models import runtime_entry
 
 AIM, STRETCH, LEAD = 1.28, 1.20, 0.1
 """Ours against the bare runtime, and how far ahead of every peer."""
@@ -52,9 +53,11 @@ def run_once(pythons: dict[str, Path], own: bool, pinned: bool, rounds: int, req
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(servers.ours(bundle, folder, cores))] if own else []
-        for name, start in (("triton", servers.triton), ("kserve", servers.kserve)):
-            if name in pythons:
-                running.append(stack.enter_context(start(pythons[name], graph, folder.resolve(), cores)))
+        if "triton" in pythons:
+            entry = runtime_entry(folder.resolve() / "repository", graph)
+            running.append(stack.enter_context(servers.triton(pythons["triton"], entry, folder, cores)))
+        if "kserve" in pythons:
+            running.append(stack.enter_context(servers.kserve(pythons["kserve"], graph, folder, cores)))
         task = {
             "model": str(graph.resolve()),
             "servers": [{"name": one.name, "address": one.address, "model": one.model} for one in running],

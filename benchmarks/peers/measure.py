@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpcclient
-from peer_session import open_session  # beside this file
+from peer_session import open_session, wait_for_model  # beside this file
 
 WARM_UP = 20
-START_SECONDS = 120.0
 
 
 def main(task: dict[str, Any]) -> dict[str, Any]:
@@ -42,12 +41,14 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
             call()
     medians: dict[str, list[float]] = {name: [] for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(task["rounds"]):
+    names = list(calls)
+    for number in range(task["rounds"]):
         found: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(task["requests"]):
-            for name, call in calls.items():  # in turns, so that all see the same machine
+        for turn in range(task["requests"]):
+            shift = (number + turn) % len(names)
+            for name in names[shift:] + names[:shift]:  # in turns, and nobody always after the same one
                 started = time.perf_counter_ns()
-                call()
+                calls[name]()
                 found[name].append((time.perf_counter_ns() - started) / 1e6)
         for name, values in found.items():
             medians[name].append(statistics.median(values))
@@ -58,16 +59,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
 def _caller(server: dict[str, str], image: Any, expected: Any) -> Callable[[], Any]:  # noqa: ANN401 - arrays
     """A call of one server, once it is up and answers what the bare runtime does."""
     client = grpcclient.InferenceServerClient(server["address"])
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            if client.is_model_ready(server["model"]):
-                break
-        except grpcclient.InferenceServerException:
-            pass
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{server['name']} does not serve {server['model']} at {server['address']}")
-        time.sleep(0.2)
+    wait_for_model(client, server)
 
     def call() -> Any:  # noqa: ANN401
         given = grpcclient.InferInput("image", list(image.shape), "FP32")

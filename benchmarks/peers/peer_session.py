@@ -1,10 +1,11 @@
-"""The ONNX Runtime session that every server and the bare reference open.
+"""What the peers and their client share: the ONNX Runtime session that all of them open, and waiting for a server.
 
 Runs in the peers' environments: no imports of ours.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import onnxruntime
@@ -18,6 +19,7 @@ OPTIONS = {
     "providers": "CPUExecutionProvider",
 }
 """As `engine.onnx_runtime` sets them with `--threads 1`."""
+START_SECONDS = 120.0
 
 
 def open_session(path: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
@@ -27,3 +29,27 @@ def open_session(path: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def wait_for_model(client: Any, server: dict[str, str]) -> None:  # noqa: ANN401 - tritonclient has no types
+    """Wait until a server serves its model.
+
+    Args:
+        client: Connected to it.
+        server: Its name, address and model.
+
+    Raises:
+        SystemExit: It does not.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_ready(client, server["model"]):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{server['name']} does not serve {server['model']} at {server['address']}")
+        time.sleep(0.2)
+
+
+def _is_ready(client: Any, model: str) -> bool:  # noqa: ANN401 - as above
+    try:
+        return bool(client.is_model_ready(model))
+    except Exception:  # the client's own kind: nobody listens yet
+        return False

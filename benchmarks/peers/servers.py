@@ -16,16 +16,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-CONFIG = """\
-name: "repvgg"
-backend: "python"
-max_batch_size: 0
-input [{{ name: "image" data_type: TYPE_FP32 dims: [1, 3, 224, 224] }}]
-output [{{ name: "logits" data_type: TYPE_FP32 dims: [1, 1000] }}]
-parameters {{ key: "model_path" value: {{ string_value: "{model}" }} }}
-"""
-"""`config.pbtxt`."""
-
 
 @dataclass(frozen=True)
 class Peer:
@@ -53,22 +43,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def triton(python: Path, model: Path, folder: Path, cores: str | None) -> Iterator[Peer]:
+def triton(python: Path, entry: Path, folder: Path, cores: str | None) -> Iterator[Peer]:
     """Triton with its Python backend.
 
     Args:
         python: Interpreter of its environment.
-        model: The ONNX file.
-        folder: For its model repository and its log.
+        entry: Its model, see `triton_models.py`; the folder around it is its model repository.
+        folder: For its log.
         cores: Cores to pin it to, as taskset writes them; None: all.
     """
     site = _site_packages(python)
     home = site / "pytriton" / "tritonserver"
-    entry = folder / "repository" / "repvgg"
-    (entry / "1").mkdir(parents=True, exist_ok=True)
-    shutil.copy(HERE / "triton_model.py", entry / "1" / "model.py")
-    shutil.copy(HERE / "peer_session.py", entry / "1" / "peer_session.py")
-    (entry / "config.pbtxt").write_text(CONFIG.format(model=model.resolve()))
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = home / "backends" / "python" / "triton_python_backend_stub"  # where PyTriton puts it, too
     shutil.copy(home / "python_backend_stubs" / version / stub.name, stub)
@@ -87,12 +72,19 @@ def triton(python: Path, model: Path, folder: Path, cores: str | None) -> Iterat
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",  # models run in the Python that is found there
     }
     with _running(command, folder / "triton.log", cores, environment) as pid:
-        yield Peer("Triton, Python backend", f"127.0.0.1:{port}", "repvgg", pid)
+        yield Peer("Triton, Python backend", f"127.0.0.1:{port}", entry.name, pid)
 
 
 @contextlib.contextmanager
 def kserve(python: Path, model: Path, folder: Path, cores: str | None) -> Iterator[Peer]:
-    """The KServe SDK's model server; arguments as for `triton`."""
+    """The KServe SDK's model server.
+
+    Args:
+        python: Interpreter of its environment.
+        model: The ONNX file.
+        folder: For its log.
+        cores: As for `triton`.
+    """
     port = free_port()
     command = [str(python), str(HERE / "kserve_server.py"), str(model.resolve()), str(port), str(free_port())]
     with _running(command, folder / "kserve.log", cores, {**os.environ, "PYTHONPATH": str(HERE)}) as pid:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
+import threading
 from pathlib import Path
 
 _NETLINK_SOCK_DIAG = 4
@@ -39,13 +41,7 @@ def socket_owner(family: socket.AddressFamily, address: str, port: int, server_p
     """
     packed = socket.inet_pton(family, address).ljust(16, b"\0")
     wanted = _PORTS.pack(port, server_port) + packed + packed + _SOCKET_TAIL.pack(0, _ANY, _ANY)
-    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ANY) + wanted
-    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
-        kernel.settimeout(_PATIENCE_SECONDS)
-        kernel.sendall(header + request)
-        answer = kernel.recv(_LARGEST_ANSWER_BYTES)
-    _, kind, *_ = _HEADER.unpack_from(answer)
+    kind, answer = _kernel.ask(_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ANY) + wanted)
     if kind == _NLMSG_ERROR:
         code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
         raise OSError(code, "the kernel does not know the connection")
@@ -55,6 +51,49 @@ def socket_owner(family: socket.AddressFamily, address: str, port: int, server_p
     return owner
 
 
+class _Kernel:
+    """A netlink socket that stays open: making one takes longer than asking."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._sequence = 0
+
+    def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request; returns the type of its answer, and the answer.
+
+        Raises:
+            OSError: There is none.
+        """
+        with self._lock:
+            self._sequence = (self._sequence + 1) & _ANY
+            header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, self._sequence, 0)
+            try:
+                if self._socket is None:
+                    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+                    self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG)
+                    self._socket.settimeout(_PATIENCE_SECONDS)
+                self._socket.sendall(header + request)
+                while True:
+                    answer = self._socket.recv(_LARGEST_ANSWER_BYTES)
+                    _, kind, _, sequence, _ = _HEADER.unpack_from(answer)
+                    if sequence == self._sequence:  # else it is the late answer to another question
+                        return kind, answer
+            except OSError:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let go of the socket; the next question opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+_kernel = _Kernel()
+
+
+@functools.cache
 def _overflow_user() -> int:
     """What the kernel says in place of every user that this user namespace has no number for."""
     return int(Path("/proc/sys/kernel/overflowuid").read_text())

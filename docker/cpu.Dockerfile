@@ -13,11 +13,13 @@ FROM base AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
 WORKDIR /src
 # Dependencies have a layer of their own: the code changes more often.
+# EXTRAS=video adds PyAV, 104 MB, for cameras that send H.264 or H.265.
+ARG EXTRAS
 COPY pyproject.toml constraints.txt LICENSE ./
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python3 -m venv /opt/monocoque \
     && touch README.md \
-    && /opt/monocoque/bin/pip install --no-cache-dir -c constraints.txt .
+    && /opt/monocoque/bin/pip install --no-cache-dir -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
 COPY . .
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/monocoque/bin/pip install --no-cache-dir --no-deps --force-reinstall . \

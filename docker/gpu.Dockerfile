@@ -11,9 +11,11 @@ ENV PATH=/usr/local/cuda/bin:$PATH
 WORKDIR /src
 COPY docker/adopt_tensorrt.sh docker/
 RUN python3 -m venv /opt/monocoque && docker/adopt_tensorrt.sh /opt/monocoque
+# EXTRAS=video adds PyAV, 104 MB, for cameras that send H.264 or H.265.
+ARG EXTRAS
 COPY pyproject.toml constraints.txt LICENSE ./
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    touch README.md && /opt/monocoque/bin/pip install --no-cache-dir -c constraints.txt ".[tensorrt]"
+    touch README.md && /opt/monocoque/bin/pip install --no-cache-dir -c constraints.txt ".[tensorrt${EXTRAS:+,$EXTRAS}]"
 COPY . .
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/monocoque/bin/pip install --no-cache-dir --no-deps --force-reinstall . \

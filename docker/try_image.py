@@ -84,8 +84,8 @@ def make_base(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
 
 
-def build(buildah: Buildah, base: Path, folder: Path) -> str:
-    """The image; returns its name."""
+def build(buildah: Buildah, base: Path, folder: Path, extras: str) -> str:
+    """The image, with these extras of ours; returns its name."""
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, base, "/")
     buildah("commit", "--quiet", "--rm", container, "localhost/base")
@@ -95,7 +95,15 @@ def build(buildah: Buildah, base: Path, folder: Path) -> str:
     mounts = ["--volume", f"{CERTIFICATES}:{CERTIFICATES_INSIDE}:ro"] if Path(CERTIFICATES).exists() else []
     buildah(
         *("bud", "--isolation", "chroot", "--format", "docker", "--layers=false"),
-        *("--build-arg", "BASE_IMAGE=localhost/base", "--secret", f"id=pip.conf,src={pip}", *mounts),
+        *(
+            "--build-arg",
+            "BASE_IMAGE=localhost/base",
+            "--build-arg",
+            f"EXTRAS={extras}",
+            "--secret",
+            f"id=pip.conf,src={pip}",
+            *mounts,
+        ),
         *("--file", ROOT / "docker" / "cpu.Dockerfile", "--tag", "localhost/monocoque:cpu", ROOT),
     )
     return "localhost/monocoque:cpu"
@@ -217,7 +225,7 @@ def check(what: str, seen: object, expected: object) -> None:
     sys.stdout.write(f"  {what}: {seen}\n")
 
 
-def try_image(bundle: Path, folder: Path, base: Path | None) -> None:
+def try_image(bundle: Path, folder: Path, base: Path | None, extras: str) -> None:
     """Everything, in a folder that is empty at first."""
     say = sys.stdout.write
     buildah = Buildah(folder)
@@ -229,7 +237,7 @@ def try_image(bundle: Path, folder: Path, base: Path | None) -> None:
         say(f"  made in {time.monotonic() - started:.0f} s\n")
     say("── building the image ─────────────────────────────\n")
     started = time.monotonic()
-    image = build(buildah, base, folder)
+    image = build(buildah, base, folder, extras)
     say(f"  made in {time.monotonic() - started:.0f} s\n")
     say("── serving from it ────────────────────────────────\n")
     with serving(buildah, image, bundle) as served:
@@ -237,6 +245,8 @@ def try_image(bundle: Path, folder: Path, base: Path | None) -> None:
         check("user", served.shell("id -u"), "10001")
         check("compilers and installers", served.shell("command -v gcc cc g++ nvcc pip"), "")
         check("torch", served.shell("python -c 'import torch' 2>/dev/null && echo there"), "")
+        video = served.shell("python -c 'import av' 2>/dev/null && echo there")
+        check("video decoder", video, "there" if extras == "video" else "")
         check("telemetry is off", served.shell("echo $ORT_DISABLE_TELEMETRY"), "1")
         check("files it can change", served.shell("find /opt /usr /etc -writable ! -type l"), "")
         check("frames by status", dict(stream(served.address)), {"ok": 6 * FRAMES_PER_CAMERA})
@@ -255,12 +265,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="engine bundle to serve, for the target cpu")
     parser.add_argument("--base", type=Path, help="a directory that debootstrap made; none: it is made")
+    parser.add_argument("--extras", default="", choices=("", "video"), help="extras to build it with (none)")
     arguments = parser.parse_args()
     missing = [tool for tool in ("buildah", "debootstrap") if shutil.which(tool) is None]
     if missing or os.geteuid():
         raise SystemExit(f"needs root and {' and '.join(missing) or 'nothing else'}: see docs/deployment.md")
     with tempfile.TemporaryDirectory(prefix="monocoque-image-") as folder:
-        try_image(arguments.bundle.resolve(), Path(folder), arguments.base)
+        try_image(arguments.bundle.resolve(), Path(folder), arguments.base, arguments.extras)
 
 
 if __name__ == "__main__":

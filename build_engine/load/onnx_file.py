@@ -12,7 +12,7 @@ from onnx import shape_inference, version_converter
 
 from build_engine.errors import BuildError
 from build_engine.graph import dimensions, feeds, opset_of
-from build_engine.load.batch import name_batch
+from build_engine.load.batch import name_batch, name_output_batch
 from build_engine.load.shapes import InputShape
 
 OLDEST_OPSET = 13
@@ -55,6 +55,7 @@ def load_onnx(path: Path, shapes: Sequence[InputShape], opset: int | None) -> tu
         model = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         raise BuildError(f"{path}: shapes do not fit: {error}", remedy="check --input-shape") from None
+    name_output_batch(model)
     return model, digest
 
 

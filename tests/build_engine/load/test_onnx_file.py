@@ -29,6 +29,22 @@ def test_the_free_first_dimension_is_called_batch_whatever_the_exporter_called_i
     assert tensor_specs(list(model.graph.output))[0].shape == ("batch", 3, 8, 8)
 
 
+def test_a_batch_that_inference_loses_is_found_by_running_two(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 192]) for name in ("flat", "total")]
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 192])
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+        helper.make_node("ReduceSum", ["flat", "rows"], ["total"], keepdims=1),
+    ]
+    rows = helper.make_tensor("rows", TensorProto.INT64, [1], [0])
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], outputs, [shape, rows]), ir_version=8)
+    model.opset_import[0].version = 18
+    onnx.save(model, tmp_path / "m.onnx")
+    loaded, _ = load_onnx(tmp_path / "m.onnx", (), None)
+    assert [dimensions(value) for value in loaded.graph.output] == [("batch", 192), (1, 192)]
+
+
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
     model, _ = load_onnx(save(tmp_path / "m.onnx", [1, 3, 8, 8]), (), None)
     assert dimensions(feeds(model)[0]) == (1, 3, 8, 8)

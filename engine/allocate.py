@@ -47,6 +47,20 @@ class TensorSlots:
             outputs={name: self._first(name, handle, count) for name, handle in self.outputs.items()},
         )
 
+    def shaped(self, shapes: Mapping[str, tuple[int, ...]]) -> Batch:
+        """Every tensor with a shape of its own, for an engine with free dimensions besides the batch.
+
+        Args:
+            shapes: By name, of every input and output.
+
+        Raises:
+            ValueError: A slot is smaller than that.
+        """
+        return Batch(
+            inputs={name: handle.shaped(shapes[name]) for name, handle in self.inputs.items()},
+            outputs={name: handle.shaped(shapes[name]) for name, handle in self.outputs.items()},
+        )
+
     def view(self, name: str, count: int | None = None) -> npt.NDArray[Any]:
         """An input or an output as an array over the shared memory.
 
@@ -80,7 +94,7 @@ class TensorSlots:
 
 
 def allocate(description: RuntimeDescription, regions: RegionTable, batch: int) -> TensorSlots:
-    """Lay out slots for all tensors of an engine in one new region.
+    """Lay out slots for all tensors of an engine in one new region; free dimensions besides the batch at their largest.
 
     Args:
         description: What the engine takes and gives.
@@ -88,7 +102,7 @@ def allocate(description: RuntimeDescription, regions: RegionTable, batch: int) 
         batch: Largest batch that will be run through these slots.
 
     Raises:
-        ValueError: The batch is not one the engine takes, or a dimension other than the batch is free.
+        ValueError: The batch is not one the engine takes, or the largest size of a free dimension is not known.
         OSError: The memory cannot be had.
     """
     if not 1 <= batch <= description.max_batch:
@@ -96,10 +110,10 @@ def allocate(description: RuntimeDescription, regions: RegionTable, batch: int) 
     specs = (*description.inputs, *description.outputs)
     offsets = [0]
     for spec in specs:
-        offsets.append(offsets[-1] + aligned(spec.size_bytes(batch)))
+        offsets.append(offsets[-1] + aligned(spec.size_bytes(batch, description.largest)))
     region = regions.create(offsets[-1])
     handles = {
-        spec.name: SlotHandle(region.number, offset, spec.concrete(batch), spec.dtype)
+        spec.name: SlotHandle(region.number, offset, spec.concrete(batch, description.largest), spec.dtype)
         for spec, offset in zip(specs, offsets, strict=False)  # the last offset is the end
     }
     return TensorSlots(

@@ -137,6 +137,24 @@ class DetectionPostprocessing(_Section):
 Postprocessing = Annotated[TensorPostprocessing | DetectionPostprocessing, Field(discriminator="kind")]
 
 
+class FreeDimension(_Section):
+    """A dimension, other than the batch, that every request chooses for itself.
+
+    Attributes:
+        usual: The size that the build was measured with.
+        largest: The largest size that is served: memory is laid out for it.
+    """
+
+    usual: int = Field(ge=1)
+    largest: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> FreeDimension:
+        if self.usual > self.largest:
+            raise ValueError(f"the usual size {self.usual} is above the largest, {self.largest}")
+        return self
+
+
 class GraphEntry(_Section):
     """One ONNX graph.
 
@@ -205,6 +223,7 @@ class Manifest(_Section):
         reference: Files of reference inputs and outputs (`.npz`), to verify an engine where it runs.
         files: Every file but the manifest, the report and `SHA256SUMS`.
         max_batch: Largest batch that the bundle was built for.
+        dimensions: Every other dimension of inputs and outputs that is chosen at run time, by name.
     """
 
     schema_version: Literal[1] = 1
@@ -213,6 +232,7 @@ class Manifest(_Section):
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     max_batch: int = Field(ge=1)
+    dimensions: dict[str, FreeDimension] = {}
     preprocessing: Preprocessing | None = None
     postprocessing: Postprocessing = TensorPostprocessing()
     graphs: dict[str, GraphEntry] = Field(min_length=1)
@@ -235,6 +255,9 @@ class Manifest(_Section):
         tensors = [spec.name for spec in (*self.inputs, *self.outputs)]
         if twice := sorted({name for name in tensors if tensors.count(name) > 1}):
             raise ValueError(f"two tensors are called {', '.join(twice)}")
+        free = {name for spec in (*self.inputs, *self.outputs) for name in spec.free}
+        if free != set(self.dimensions):
+            raise ValueError(f"shapes have the dimensions {sorted(free)}, described are {sorted(self.dimensions)}")
         if self.preprocessing:
             self.preprocessing.check_input(self.inputs)
         if isinstance(self.postprocessing, DetectionPostprocessing):
@@ -242,6 +265,11 @@ class Manifest(_Section):
             if absent := [name for name in self.postprocessing.outputs if name not in names]:
                 raise ValueError(f"postprocessing reads {', '.join(absent)}; outputs are {', '.join(sorted(names))}")
         return self
+
+    @property
+    def largest(self) -> dict[str, int]:
+        """Largest size of each free dimension other than the batch."""
+        return {name: dimension.largest for name, dimension in self.dimensions.items()}
 
     def graph_for(self, target: Target) -> str:
         """Name of the graph that serves a target.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from engine.checks import check_batch, view_slot
@@ -45,12 +47,14 @@ class _Bound:
         values: What it refers to, by name.
         size: Entries of the batch.
         regions: Numbers of the regions that the slots lie in.
+        told: Slots of the outputs whose size only a run tells: ONNX Runtime makes them, and they are copied there.
     """
 
     binding: Any
     values: Mapping[str, Any]
     size: int
     regions: frozenset[int]
+    told: Mapping[str, npt.NDArray[Any]]
 
 
 class OnnxRuntime:
@@ -92,6 +96,7 @@ class OnnxRuntime:
             ) from None
         self._graph_bytes = len(graph)
         self._description = description
+        self._told_by_run = description.told_by_run
         self._regions = regions
         self._check_network()
         self._grown_bytes = max(0, _resident_bytes() - before)
@@ -119,7 +124,8 @@ class OnnxRuntime:
             self._session.run_with_iobinding(bound.binding)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise _failed(error) from error
-        report = RunReport(inference_ns=time.perf_counter_ns() - started)
+        shapes = {name: self._take(name, slot, bound.binding) for name, slot in bound.told.items()}
+        report = RunReport(inference_ns=time.perf_counter_ns() - started, shapes=shapes)
         if before is not None:
             self._seen_batches.add(bound.size)
             self._grown_bytes += max(0, _resident_bytes() - before)
@@ -155,24 +161,49 @@ class OnnxRuntime:
         # Each value is a view of the slot's own memory, so nothing is copied; they live as long as the binding.
         binding = self._session.io_binding()
         handles = {**batch.inputs, **batch.outputs}
-        values = {}
+        values, told = {}, {}
         try:
             for spec in (*self._description.inputs, *self._description.outputs):
                 view = view_slot(self._regions, handles[spec.name])
-                values[spec.name] = onnxruntime.OrtValue.ortvalue_from_numpy(view)
+                if self._told_by_run.isdisjoint(spec.free):
+                    values[spec.name] = onnxruntime.OrtValue.ortvalue_from_numpy(view)
+                else:
+                    told[spec.name] = view
             for spec in self._description.inputs:
                 binding.bind_ortvalue_input(spec.name, values[spec.name])
             for spec in self._description.outputs:
-                binding.bind_ortvalue_output(spec.name, values[spec.name])
+                if spec.name in told:
+                    binding.bind_output(spec.name)
+                else:
+                    binding.bind_ortvalue_output(spec.name, values[spec.name])
         except RunFailed:
             raise
         except Exception as error:  # as above
             raise _failed(error) from error
-        bound = _Bound(binding, values, size, frozenset(handles[name].region for name in values))
+        regions = frozenset(handle.region for handle in handles.values())
+        bound = _Bound(binding, values, size, regions, told)
         if len(self._bindings) >= MAX_BINDINGS:
             self._bindings.pop(next(iter(self._bindings)))
         self._bindings[key] = bound
         return bound
+
+    def _take(self, name: str, slot: npt.NDArray[Any], binding: Any) -> tuple[int, ...]:  # noqa: ANN401 - untyped
+        """Copy an output whose size the run told to the beginning of its slot; returns its shape.
+
+        Raises:
+            RunFailed: It is larger than the largest size that was laid out.
+        """
+        made = binding.get_outputs()[self._output_names.index(name)].numpy()
+        if made.ndim != slot.ndim or any(size > room for size, room in zip(made.shape, slot.shape, strict=True)):
+            spec = next(spec for spec in self._description.outputs if spec.name == name)
+            raise RunFailed(
+                f"output {name!r} has shape {list(made.shape)}, there is room for {list(slot.shape)}",
+                remedy="build the bundle again with a larger "
+                + " ".join(f"--dimension {free}=N" for free in spec.free if free in self._told_by_run),
+            )
+        np.copyto(slot.reshape(-1)[: made.size], made.reshape(-1))
+        shape: tuple[int, ...] = made.shape
+        return shape
 
     def _forget_closed(self) -> None:
         """Let go of regions that were given back: a binding's views would keep their memory."""

@@ -95,5 +95,6 @@ def _open_cpu(
         max_batch=manifest.max_batch,
         device=cpu_name(),
         degraded=degraded,
+        largest=manifest.largest,
     )
     return OnnxRuntime(bundle.read(graph.path), description, regions, threads, spin)

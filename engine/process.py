@@ -116,7 +116,8 @@ class WorkerRuntime:
         used = {handle.region for handle in (*batch.inputs.values(), *batch.outputs.values())}
         self._hand_over(used)
         answer = self._ask({"op": "run", **pack_batch(batch)}, self._run_timeout_s)
-        return RunReport(inference_ns=answer["inference_ns"], copy_ns=answer["copy_ns"])
+        shapes = {name: tuple(shape) for name, shape in answer["shapes"].items()}
+        return RunReport(inference_ns=answer["inference_ns"], copy_ns=answer["copy_ns"], shapes=shapes)
 
     def memory(self) -> MemoryReport:
         """Memory that the engine holds there now.

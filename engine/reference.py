@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,8 +118,10 @@ def l2_agreement(actual: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
     Args:
         actual: What the engine computed, any shape.
-        wanted: What the float graph computed, same shape.
+        wanted: What the float graph computed. Of another shape, it is another thing: 0.
     """
+    if np.shape(actual) != np.shape(wanted):
+        return 0.0
     actual = np.asarray(actual, np.float64)
     wanted = np.asarray(wanted, np.float64)
     finite = np.isfinite(actual) & np.isfinite(wanted)
@@ -130,14 +134,17 @@ def l2_agreement(actual: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 
 def equal_share(actual: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
-    """Share of elements that are the same."""
+    """Share of elements that are the same; 0 where the shapes differ."""
+    if actual.shape != wanted.shape:
+        return 0.0
     return float(np.mean(actual == wanted)) if wanted.size else 1.0
 
 
 def _run(case: ReferenceCase, runtime: Runtime, description: RuntimeDescription, regions: RegionTable) -> Tensors:
     """The runtime's outputs for a case, in batches that it takes."""
-    inputs = tuple(_spec_of(case, spec, case.inputs) for spec in description.inputs)
-    outputs = tuple(_spec_of(case, spec, case.outputs) for spec in description.outputs)
+    room = {name: description.largest[name] for name in description.told_by_run}
+    inputs = tuple(_spec_of(case, spec, case.inputs, {}) for spec in description.inputs)
+    outputs = tuple(_spec_of(case, spec, case.outputs, room) for spec in description.outputs)
     batched = [case.inputs[spec.name].shape[0] for spec in inputs if spec.batched]
     count = batched[0] if batched else 1
     if count < 1:
@@ -150,14 +157,16 @@ def _run(case: ReferenceCase, runtime: Runtime, description: RuntimeDescription,
             for spec in inputs:
                 array = case.inputs[spec.name]
                 slots.view(spec.name, size)[...] = array[start : start + size] if spec.batched else array
-            runtime.run(slots.batch(size))
+            shapes = runtime.run(slots.batch(size)).shapes
             for spec in outputs:
-                parts[spec.name].append(slots.view(spec.name, size).copy())
+                view = slots.view(spec.name, size)
+                shape = shapes.get(spec.name, view.shape)
+                parts[spec.name].append(view.reshape(-1)[: math.prod(shape)].reshape(shape).copy())
     return {spec.name: np.concatenate(parts[spec.name]) if spec.batched else parts[spec.name][-1] for spec in outputs}
 
 
-def _spec_of(case: ReferenceCase, spec: TensorSpec, tensors: Tensors) -> TensorSpec:
-    """A tensor's spec with the sizes that the case has, the batch left free."""
+def _spec_of(case: ReferenceCase, spec: TensorSpec, tensors: Tensors, room: Mapping[str, int]) -> TensorSpec:
+    """A tensor's spec with the sizes that the case has, or those of `room`, the batch left free."""
     remedy = "build the bundle again"
     if spec.name not in tensors:
         raise BundleInvalid(f"{case.name} has no tensor {spec.name!r}", remedy=remedy)
@@ -170,9 +179,8 @@ def _spec_of(case: ReferenceCase, spec: TensorSpec, tensors: Tensors) -> TensorS
             f"{case.name} has {spec.name} of shape {list(array.shape)}, the manifest says {list(spec.shape)}",
             remedy=remedy,
         )
-    return TensorSpec(
-        name=spec.name, dtype=spec.dtype, shape=("batch", *array.shape[1:]) if spec.batched else array.shape
-    )
+    sizes = [room.get(str(name), size) for name, size in zip(spec.shape, array.shape, strict=True)]
+    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=("batch", *sizes[1:]) if spec.batched else tuple(sizes))
 
 
 def _outcome(cases: int, precision: str, agreement: dict[str, float], expected: dict[str, float]) -> ReferenceOutcome:

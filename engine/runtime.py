@@ -25,6 +25,7 @@ class RuntimeDescription:
         max_batch: Largest batch it accepts.
         device: The device's name.
         degraded: Why this is not the runtime that was asked for; None when it is.
+        largest: Largest size of each dimension other than the batch that is chosen at run time, by name.
     """
 
     backend: str
@@ -37,6 +38,13 @@ class RuntimeDescription:
     max_batch: int
     device: str
     degraded: str | None = None
+    largest: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def told_by_run(self) -> frozenset[str]:
+        """Dimensions of outputs that no input has: only a run tells their size."""
+        given = {name for spec in self.inputs for name in spec.free}
+        return frozenset(name for spec in self.outputs for name in spec.free if name not in given)
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Batch:
 
     Attributes:
         inputs: Handle per input name, batch first.
-        outputs: Handle per output name. Each must be large enough for the batch.
+        outputs: Handle per output name. Each must be large enough for the batch; where only the run tells an output's
+            size, it has the largest one.
     """
 
     inputs: Mapping[str, SlotHandle]
@@ -59,10 +68,12 @@ class RunReport:
     Attributes:
         inference_ns: From launch until every output lay in its slot.
         copy_ns: The part of it spent on copies to and from a device; 0 where memory is shared.
+        shapes: Shape of each output whose size only the run told; its elements lie at the beginning of its slot.
     """
 
     inference_ns: int
     copy_ns: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

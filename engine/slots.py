@@ -45,6 +45,16 @@ class SlotHandle:
         """Bytes that the tensor takes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    def shaped(self, shape: tuple[int, ...]) -> SlotHandle:
+        """The same memory from its beginning, with another shape.
+
+        Raises:
+            ValueError: The slot is smaller than that.
+        """
+        if min(shape, default=0) < 0 or math.prod(shape) > math.prod(self.shape):
+            raise ValueError(f"a slot of shape {self.shape} used as {shape}")
+        return SlotHandle(self.region, self.offset_bytes, shape, self.dtype)
+
     def first(self, count: int) -> SlotHandle:
         """The same memory, cut to the first `count` entries of the batch.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import numpy as np
@@ -53,29 +55,37 @@ class TensorSpec(BaseModel):
         return bool(self.shape) and self.shape[0] == "batch"
 
     @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the dimensions other than the batch that are chosen at run time."""
+        return tuple(size for size in self.shape if isinstance(size, str) and size != "batch")
+
+    @property
     def itemsize_bytes(self) -> int:
         """Bytes of one element."""
         return np.dtype(self.dtype).itemsize
 
-    def concrete(self, batch: int) -> tuple[int, ...]:
+    def concrete(self, batch: int, sizes: Mapping[str, int] = MappingProxyType({})) -> tuple[int, ...]:
         """The shape at a batch size.
 
         Args:
             batch: Size that replaces the dimension `"batch"`.
+            sizes: Sizes of other dimensions that are chosen at run time, by name.
 
         Raises:
-            ValueError: Another named dimension is left.
+            ValueError: A named dimension is left.
         """
-        sizes: list[int] = []
+        shape: list[int] = []
         for dimension in self.shape:
-            if dimension == "batch":
-                sizes.append(batch)
-            elif isinstance(dimension, int):
-                sizes.append(dimension)
+            if isinstance(dimension, int):
+                shape.append(dimension)
+            elif dimension == "batch":
+                shape.append(batch)
+            elif dimension in sizes:
+                shape.append(sizes[dimension])
             else:
                 raise ValueError(f"{self.name}: dimension {dimension!r} of {self.shape} is chosen at run time")
-        return tuple(sizes)
+        return tuple(shape)
 
-    def size_bytes(self, batch: int) -> int:
-        """Bytes of the whole tensor at a batch size."""
-        return math.prod(self.concrete(batch)) * self.itemsize_bytes
+    def size_bytes(self, batch: int, sizes: Mapping[str, int] = MappingProxyType({})) -> int:
+        """Bytes of the whole tensor; arguments as for `concrete`."""
+        return math.prod(self.concrete(batch, sizes)) * self.itemsize_bytes

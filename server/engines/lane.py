@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.bundle import Bundle
 from engine.errors import EngineError
+from server.engines.extent import Extent
 from server.engines.mailbox import QUEUED_REQUESTS, Mailbox
 from server.engines.memory_fit import check_fit
 from server.engines.opening import OpenEngine, OpenRuntime, open_engine
@@ -177,7 +178,7 @@ class Lane:
         *,
         timeout_ns: int | None = None,
         priority: int = 0,
-        checked_batch: int | None = None,
+        checked: Extent | None = None,
     ) -> Inferred:
         """Compute one request of tensors, in a turn of its own among the cameras' frames.
 
@@ -186,8 +187,7 @@ class Lane:
                 come: leave them alone until this returns.
             timeout_ns: How long it may wait for its turn; None means for ever.
             priority: Higher is served first, on the scale of streams.
-            checked_batch: Entries of the batch, where the caller has just checked the inputs; None checks
-                them here.
+            checked: How large it is, where the caller has just checked the inputs; None checks them here.
 
         Raises:
             EngineNotReady: The engine is loading or gone.
@@ -197,12 +197,12 @@ class Lane:
             InferenceFailed: The engine failed.
         """
         engine = self.engine
-        batch = checked_batch or check_inputs(engine.served.description, inputs)
+        extent = checked or check_inputs(engine.served.description, inputs)
         answered: asyncio.Future[Inferred] = asyncio.get_running_loop().create_future()
         received = self._host.clock()
         request = TensorRequest(
             inputs=inputs,
-            batch=batch,
+            extent=extent,
             digest=engine.served.bundle.digest,
             received=received,
             answer=functools.partial(_settle, answered),

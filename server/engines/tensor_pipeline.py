@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ import numpy.typing as npt
 
 from engine.allocate import TensorSlots, allocate
 from engine.errors import RunFailed
-from engine.runtime import Batch, Runtime
+from engine.runtime import Batch, Runtime, RuntimeDescription
 from engine.slots import RegionTable
+from server.engines.extent import Extent
 from server.engines.tensor_request import Inferred, Outcome, TensorRequest, check_inputs
 from server.errors import InferenceFailed, RequestLate, StreamEnded
 from server.schedule.scheduler import is_late
@@ -21,9 +23,13 @@ from server.schedule.scheduler import is_late
 log = logging.getLogger("monocoque.engine")
 
 
+MOST_EXTENTS = 64
+"""Sizes of requests whose slots are remembered: where requests choose dimensions, there may be any number."""
+
+
 @dataclass(frozen=True)
 class _Slots:
-    """The slots of one batch size; views and batches cost 14 µs to make, and are the same for every request."""
+    """The slots of one size of request; views and batches cost 14 µs to make, and are the same for every request."""
 
     inputs: Mapping[str, tuple[npt.NDArray[Any], memoryview]]
     """As an array, and as bytes."""
@@ -31,20 +37,25 @@ class _Slots:
     batch: Batch
 
     @classmethod
-    def of(cls, slots: TensorSlots, batch: int) -> _Slots:
-        inputs = {name: slots.view(name, batch) for name in slots.inputs}
+    def of(cls, slots: TensorSlots, description: RuntimeDescription, extent: Extent) -> _Slots:
+        batch = slots.batch(extent.batch)
+        if description.largest:
+            sizes = {**description.largest, **dict(extent.sizes)}  # what only the run tells is at its largest
+            specs = (*description.inputs, *description.outputs)
+            batch = slots.shaped({spec.name: spec.concrete(extent.batch, sizes) for spec in specs})
+        inputs = {name: slots.regions.view(handle) for name, handle in batch.inputs.items()}
         return cls(
             inputs={name: (view, view.reshape(-1).view(np.uint8).data) for name, view in inputs.items()},
-            outputs={name: slots.view(name, batch) for name in slots.outputs},
-            batch=slots.batch(batch),
+            outputs={name: slots.regions.view(handle) for name, handle in batch.outputs.items()},
+            batch=batch,
         )
 
 
 class TensorPipeline:
     """What the engine's thread does with requests.
 
-    Slots are reserved with the first request, and again for the first larger one: an engine that serves cameras only
-    holds none.
+    Slots are reserved with the first request, and again for the first of a larger batch: an engine that serves cameras
+    only holds none. Free dimensions besides the batch have room for their largest size.
 
     Args:
         runtime: The engine.
@@ -61,7 +72,7 @@ class TensorPipeline:
         self._clock = clock
         self._slots: TensorSlots | None = None
         self._capacity = 0
-        self._views: dict[int, _Slots] = {}
+        self._views: dict[Extent, _Slots] = {}
 
     def run(self, request: TensorRequest) -> Outcome | None:
         """Compute a request; whatever goes wrong is its answer, too. None where nobody waits for it any more."""
@@ -72,7 +83,7 @@ class TensorPipeline:
             return late(request, request.selected)
         try:
             if request.digest != self._digest:  # the engine was swapped while it waited
-                request.batch = check_inputs(self._description, request.inputs)
+                request.extent = check_inputs(self._description, request.inputs)
             return self._compute(request)
         except StreamEnded as error:
             return error
@@ -84,7 +95,7 @@ class TensorPipeline:
             return InferenceFailed(reason, remedy="the server's log says more")
 
     def _compute(self, request: TensorRequest) -> Inferred:
-        slots = self._slots_for(request.batch)
+        slots = self._slots_for(request.extent)
         started = self._clock()
         for name, array in request.inputs.items():
             view, content = slots.inputs[name]
@@ -94,9 +105,11 @@ class TensorPipeline:
                 array.copy_into(content)
         request.inputs = {}
         filled = self._clock()
-        self._runtime.run(slots.batch)
+        told = self._runtime.run(slots.batch).shapes
         inferred = self._clock()
-        outputs = {name: view.copy() for name, view in slots.outputs.items()}
+        outputs = {name: view.copy() for name, view in slots.outputs.items() if name not in told}
+        for name, shape in told.items():
+            outputs[name] = slots.outputs[name].reshape(-1)[: math.prod(shape)].reshape(shape).copy()
         copied = self._clock()
         return Inferred(
             outputs=outputs,
@@ -104,20 +117,22 @@ class TensorPipeline:
             compute_input_ns=filled - started,
             compute_infer_ns=inferred - filled,
             compute_output_ns=copied - inferred,
-            batch=request.batch,
+            batch=request.extent.batch,
             digest=self._digest,
         )
 
-    def _slots_for(self, batch: int) -> _Slots:
-        if self._slots is None or batch > self._capacity:
+    def _slots_for(self, extent: Extent) -> _Slots:
+        if self._slots is None or extent.batch > self._capacity:
             self._views.clear()
             if self._slots is not None:
                 self._slots.close()
-            self._slots = allocate(self._description, self._regions, batch)
-            self._capacity = batch
-        views = self._views.get(batch)
+            self._slots = allocate(self._description, self._regions, extent.batch)
+            self._capacity = extent.batch
+        views = self._views.get(extent)
         if views is None:
-            views = self._views[batch] = _Slots.of(self._slots, batch)
+            if len(self._views) >= MOST_EXTENTS:
+                self._views.pop(next(iter(self._views)))
+            views = self._views[extent] = _Slots.of(self._slots, self._description, extent)
         return views
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from engine.runtime import RuntimeDescription
 from engine.tensors import TensorSpec
+from server.engines.extent import Extent, free_sizes
 from server.errors import RequestInvalid, StreamEnded
 from server.schedule.sets import FrameSet
 
@@ -73,7 +74,7 @@ class TensorRequest:
 
     Attributes:
         inputs: Every input of the engine, checked.
-        batch: Entries of its batch.
+        extent: How large it is.
         digest: The bundle that `inputs` were checked against.
         received: When it came, in nanoseconds of the monotonic clock.
         answer: Told what became of it, once; on the event loop.
@@ -84,7 +85,7 @@ class TensorRequest:
     """
 
     inputs: Arrays
-    batch: int
+    extent: Extent
     digest: str
     received: int
     answer: Callable[[Outcome], None]
@@ -99,8 +100,8 @@ class TensorRequest:
         return self.received
 
 
-def check_inputs(description: RuntimeDescription, inputs: Arrays) -> int:
-    """Check a request's inputs against its engine; returns the entries of its batch.
+def check_inputs(description: RuntimeDescription, inputs: Arrays) -> Extent:
+    """Check a request's inputs against its engine; returns how large it is.
 
     Raises:
         RequestInvalid: One is missing, not known, or of another type or shape; the message says which.
@@ -124,7 +125,8 @@ def check_inputs(description: RuntimeDescription, inputs: Arrays) -> int:
             f"a batch of {batch}, the engine takes 1 to {description.max_batch}",
             remedy="split it, or build the bundle again with a larger --max-batch",
         )
-    return batch
+    shapes = ((spec, inputs[name].shape) for name, spec in specs.items())
+    return Extent(batch, free_sizes(shapes, description.largest))
 
 
 def _check_one(spec: TensorSpec, array: npt.NDArray[Any] | TensorSource) -> int | None:
@@ -132,7 +134,7 @@ def _check_one(spec: TensorSpec, array: npt.NDArray[Any] | TensorSource) -> int 
     if array.dtype.name != spec.dtype:
         raise RequestInvalid(f"input {spec.name} is {array.dtype.name}", remedy=f"send {spec.dtype}")
     fits = len(array.shape) == len(spec.shape) and all(
-        wanted in ("batch", size) for wanted, size in zip(spec.shape, array.shape, strict=True)
+        isinstance(wanted, str) or wanted == size for wanted, size in zip(spec.shape, array.shape, strict=True)
     )
     if not fits:
         wanted = list(spec.shape)

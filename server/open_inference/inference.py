@@ -19,7 +19,7 @@ from server.open_inference.caller import Caller
 from server.open_inference.inputs import plan_inputs
 from server.open_inference.models import Model
 from server.open_inference.options import read_options
-from server.open_inference.outputs import cost_bytes, read_outputs
+from server.open_inference.outputs import cost_bytes, output_shapes, read_outputs
 from server.open_inference.placement import FindRegion
 from server.open_inference.prepared import Lanes, Prepared, PreparedRequests
 from server.open_inference.regions import Region, Regions
@@ -109,21 +109,21 @@ class Inference:
             options=read_options(request.parameters),
             wanted=wanted,
             inputs=inputs,
-            cost_bytes=cost_bytes(model, wanted, inputs.batch),
+            cost_bytes=cost_bytes(model, wanted, inputs.extent),
             regions=tuple(used),
         )
 
     async def _compute(self, prepared: Prepared, raw: Sequence[memoryview], received: int, in_stream: bool) -> bytes:
         inputs = prepared.inputs.read(raw)
-        if prepared.inputs.batch == 0:
-            return prepared.write(_nothing(prepared.model), in_stream=in_stream)
+        if prepared.inputs.extent.batch == 0:
+            return prepared.write(_nothing(prepared), in_stream=in_stream)
         lane, options = prepared.lane, prepared.options
         try:
             inferred = await lane.infer(
                 inputs,
                 timeout_ns=options.timeout_ns,
                 priority=options.priority,
-                checked_batch=prepared.inputs.batch,
+                checked=prepared.inputs.extent,
             )
             if prepared.cost_bytes <= LOOP_BYTES:
                 answer = prepared.write(inferred.outputs, in_stream=in_stream)
@@ -160,6 +160,7 @@ class Inference:
         return find
 
 
-def _nothing(model: Model) -> dict[str, npt.NDArray[Any]]:
+def _nothing(prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
     """The outputs of a batch without entries, for which no engine is needed."""
-    return {name: np.zeros(spec.concrete(0), spec.dtype) for name, spec in model.outputs.items()}
+    shapes = output_shapes(prepared.model, prepared.inputs.extent)
+    return {name: np.zeros(shapes[name], spec.dtype) for name, spec in prepared.model.outputs.items()}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engine.tensors import TensorSpec
 from protos.inference.service_pb2 import ModelInferRequest
+from server.engines.extent import Extent, free_sizes
 from server.engines.tensor_request import TensorSource
 from server.errors import RequestInvalid
 from server.open_inference.contents import read_contents
@@ -82,12 +83,12 @@ class InputPlan:
     Attributes:
         raw: Inputs in raw contents, in their order.
         others: Inputs that came another way.
-        batch: Entries of the batch: 1 for a model without one, and possibly 0 for one with it.
+        extent: How large the request is; its batch is 1 for a model without one, and possibly 0 for one with it.
     """
 
     raw: tuple[RawInput, ...]
     others: Inputs
-    batch: int
+    extent: Extent
 
     def read(self, contents: Sequence[memoryview]) -> Inputs:
         """Every input by name.
@@ -130,6 +131,8 @@ def plan_inputs(model: Model, request: ModelInferRequest, has_raw: bool, find_re
     batch = _check_batch(model, tensors)
     for name, tensor in tensors.items():
         _check_tensor(model, model.inputs[name], tensor)
+    shapes = ((model.inputs[name], tensor.shape) for name, tensor in tensors.items())
+    extent = Extent(batch, free_sizes(shapes, model.largest))
     raw: list[RawInput] = []
     others: Inputs = {}
     for name, tensor in tensors.items():
@@ -152,7 +155,7 @@ def plan_inputs(model: Model, request: ModelInferRequest, has_raw: bool, find_re
             )
         else:
             raw.append(RawInput(name, dtype, shape, byte_size))
-    return InputPlan(tuple(raw), others, batch)
+    return InputPlan(tuple(raw), others, extent)
 
 
 def _by_name(model: Model, given: Sequence[Tensor]) -> Mapping[str, Tensor]:
@@ -209,7 +212,8 @@ def _check_tensor(model: Model, spec: TensorSpec, tensor: Tensor) -> None:
             remedy=f"convert it to {wanted}",
         )
     fits = len(tensor.shape) == len(spec.shape) and all(
-        size in ("batch", given) for size, given in zip(spec.shape, tensor.shape, strict=True)
+        given >= 0 if isinstance(size, str) else size == given
+        for size, given in zip(spec.shape, tensor.shape, strict=True)
     )
     if not fits:
         given = _shape(tensor.shape) if len(tensor.shape) <= MOST_DIMENSIONS else f"{len(tensor.shape)} dimensions"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.manifest import Preprocessing
 from engine.tensors import TensorSpec
@@ -27,6 +27,8 @@ class Model:
         inputs: Inputs by name, in order.
         outputs: Outputs by name, in order.
         largest_batch: Entries that one request may have.
+        largest: Largest size of each dimension besides the batch that a request chooses for itself.
+        told_by_run: Whether an output has a size that only the run tells.
         batched: Whether every input and output begins with the batch, which the protocol then leaves out of their
             dimensions in the configuration.
     """
@@ -38,6 +40,8 @@ class Model:
     outputs: Mapping[str, TensorSpec]
     largest_batch: int
     batched: bool
+    largest: Mapping[str, int] = field(default_factory=dict)
+    told_by_run: bool = False
 
     @classmethod
     def of(cls, served: ServedEngine) -> Model:
@@ -52,6 +56,8 @@ class Model:
             outputs={spec.name: spec for spec in description.outputs},
             largest_batch=description.max_batch,
             batched=all(spec.batched for spec in specs),
+            largest=description.largest,
+            told_by_run=bool(description.told_by_run),
         )
 
 
@@ -118,9 +124,9 @@ def config(served: ServedEngine, instances: int) -> config_pb.ModelConfig:
 
 
 def request_bytes(served: ServedEngine) -> int:
-    """Bytes of the inputs of an engine's largest batch."""
+    """Bytes of the inputs of an engine's largest request."""
     description = served.description
-    return sum(spec.size_bytes(description.max_batch) for spec in description.inputs)
+    return sum(spec.size_bytes(description.max_batch, description.largest) for spec in description.inputs)
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> list[pb.ModelMetadataResponse.TensorMetadata]:

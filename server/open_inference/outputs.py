@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from protos.inference import wire
 from protos.inference.service_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
+from server.engines.extent import Extent
 from server.errors import RequestInvalid
 from server.open_inference.classification import best_classes
 from server.open_inference.datatypes import DATATYPES
@@ -57,9 +59,19 @@ def read_outputs(model: Model, request: ModelInferRequest, find_region: FindRegi
     return [wanted[name] for name in model.outputs if name in wanted]
 
 
-def cost_bytes(model: Model, wanted: Sequence[Wanted], batch: int) -> int:
-    """What writing an answer takes, counted in bytes that are copied."""
-    return sum(model.outputs[one.name].size_bytes(batch) * (SORTING_COST if one.classes else 1) for one in wanted)
+def output_shapes(model: Model, extent: Extent) -> dict[str, tuple[int, ...]]:
+    """The shape of each output; where only the run tells a size, it is the largest there may be."""
+    sizes = {**model.largest, **dict(extent.sizes)}
+    return {name: spec.concrete(extent.batch, sizes) for name, spec in model.outputs.items()}
+
+
+def cost_bytes(model: Model, wanted: Sequence[Wanted], extent: Extent) -> int:
+    """What writing an answer takes, counted in bytes that are copied, at most."""
+    shapes = output_shapes(model, extent)
+    return sum(
+        math.prod(shapes[one.name]) * model.outputs[one.name].itemsize_bytes * (SORTING_COST if one.classes else 1)
+        for one in wanted
+    )
 
 
 def answer_head(

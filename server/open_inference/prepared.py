@@ -15,7 +15,7 @@ from server.open_inference.datatypes import DATATYPES
 from server.open_inference.inputs import InputPlan
 from server.open_inference.models import Model
 from server.open_inference.options import Options
-from server.open_inference.outputs import Wanted, answer_head, raw_bytes, write_answer
+from server.open_inference.outputs import Wanted, answer_head, output_shapes, raw_bytes, write_answer
 from server.open_inference.regions import Region
 
 KEPT = 64
@@ -56,11 +56,12 @@ class Prepared:
 
     def write(self, outputs: Mapping[str, npt.NDArray[Any]], *, in_stream: bool) -> bytes:
         """The answer on the wire, see `write_answer`."""
-        if any(one.classes or one.placement for one in self.wanted):
+        if any(one.classes or one.placement for one in self.wanted) or self.model.told_by_run:
             return write_answer(self.model, self.request_id, self.wanted, outputs, in_stream=in_stream)
         if in_stream not in self._heads:
+            shapes = output_shapes(self.model, self.inputs.extent)
             specs = [self.model.outputs[one.name] for one in self.wanted]
-            tensors = [(spec.name, DATATYPES[spec.dtype], spec.concrete(self.inputs.batch)) for spec in specs]
+            tensors = [(spec.name, DATATYPES[spec.dtype], shapes[spec.name]) for spec in specs]
             self._heads[in_stream] = answer_head(self.model, self.request_id, tensors, in_stream=in_stream)
         raw = (raw_bytes(outputs[one.name]) for one in self.wanted)
         return wire.join(self._heads[in_stream], raw, in_stream=in_stream)

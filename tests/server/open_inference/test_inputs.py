@@ -45,7 +45,7 @@ def read_inputs(
     one: Model, request: ModelInferRequest, raw: list[memoryview], find_region: FindRegion
 ) -> tuple[Inputs, int]:
     plan = plan_inputs(one, request, len(raw) > 0, find_region)
-    return plan.read(raw), plan.batch
+    return plan.read(raw), plan.extent.batch
 
 
 def elements(given: npt.NDArray[Any] | TensorSource) -> npt.NDArray[Any]:

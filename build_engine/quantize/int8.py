@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from build_engine.graph import constants
 from build_engine.quantize.blocks import find_blocks, read_in_blocks
 from build_engine.quantize.calibration import Limits
 from build_engine.quantize.core import WEIGHTED, Core, downstream
+from build_engine.quantize.fp8 import as_float8
 from build_engine.quantize.heads import integer_products, pointwise_heads
 from build_engine.quantize.upsampling import repeat_pixels
 
@@ -42,6 +43,7 @@ class Recipe:
             upsampling (`quantize.upsampling`) and 1x1 heads (`quantize.heads`) are written so that they can.
         rest_in_half: Whether layers of the core that are not INT8 are FP16, since the runtime has fast kernels for it.
         options: What else ONNX Runtime's quantizer is told.
+        float8: Whether the 8 bits are a float, E4M3.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Recipe:
     channels_last: bool
     rest_in_half: bool
     options: Mapping[str, Any]
+    float8: bool = False
 
 
 CPU_INT8 = Recipe(
@@ -110,6 +113,10 @@ TENSORRT_INT8 = Recipe(
 """TensorRT's: no zero points; the pairs stand where a kernel reads, and TensorRT moves them past pooling by itself."""
 
 
+TENSORRT_FP8 = replace(TENSORRT_INT8, name="trt-fp8", float8=True)
+"""TensorRT's, from compute capability 8.9 on: the pairs stand where INT8's do."""
+
+
 def quantized_nodes(model: onnx.ModelProto, core: Core, recipe: Recipe) -> tuple[str, ...]:
     """Names of the nodes that get 8-bit inputs, heads apart (see `integer_heads`)."""
     layers = set(core.weighted)
@@ -161,7 +168,7 @@ def to_int8(
     """Quantize the core of a network.
 
     Args:
-        model: The fused float graph, opset 13 or newer, every node named.
+        model: The fused float graph, opset 13 or newer (19 for FP8), every node named.
         core: Where lower precision is borne.
         limits: The range that 8 bits cover, for every tensor of `quantized_tensors` (see `choose_limits`).
         recipe: For which runtime.
@@ -205,4 +212,4 @@ def to_int8(
             result = read_in_blocks(result, one)
         heads = integer_heads(model, core, recipe, nodes)
         result = integer_products(repeat_pixels(result), [name for name in heads if name not in float_nodes])
-    return result
+    return as_float8(result, model) if recipe.float8 else result

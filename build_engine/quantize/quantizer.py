@@ -14,8 +14,9 @@ from build_engine.progress import Progress
 from build_engine.quantize.calibration import Limits, Method, Ranges, calibrate, choose_limits
 from build_engine.quantize.candidate import Candidate, origin
 from build_engine.quantize.core import Core
+from build_engine.quantize.emulate import emulated
 from build_engine.quantize.equalize import equalizable, equalize
-from build_engine.quantize.fp16 import cast_nodes, half_nodes, half_tensors
+from build_engine.quantize.half import cast_nodes, half_nodes, half_tensors
 from build_engine.quantize.int8 import Recipe, integer_heads, quantized_nodes, quantized_tensors, to_int8
 from build_engine.quantize.statistics import Patches, channel_peaks, patches
 from build_engine.quantize.store import digest
@@ -98,12 +99,12 @@ class Quantizer:
         self._tuned: dict[tuple[Equalization, Weights], Mapping[str, Tuned]] = {}
 
     def candidates(self, choice: Choice) -> dict[str, Candidate]:
-        """The graph of every runtime by name, made when somebody looks at it."""
+        """The graph of every runtime by name, as it can be executed here, made when somebody looks at it."""
 
         def one(recipe: Recipe) -> Candidate:
             words = [repr(sorted(one) if isinstance(one, frozenset) else one) for one in vars(recipe).values()]
             identity = digest(self._origin, *words, str(choice), *sorted(choice.float_units))
-            return Candidate(recipe.name, identity, lambda: self.graph(choice, recipe))
+            return Candidate(recipe.name, identity, lambda: emulated(self.graph(choice, recipe)))
 
         return {recipe.name: one(recipe) for recipe in self.recipes}
 

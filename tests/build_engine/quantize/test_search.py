@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -84,11 +83,12 @@ def searching(
 
 
 def test_the_surface_is_this() -> None:
-    constants = ["CPU_INT8", "METHODS", "PLAIN", "TENSORRT_INT8"]
-    types = ["Choice", "Core", "Found", "Judge", "Judgement", "Limits", "Method", "Metric", "Noise", "Quantizer"]
-    types += ["Ranges", "Recipe", "Search", "Store", "Tried"]
-    functions = ["best_choice", "calibrate", "choose_limits", "equalize", "fused_arithmetic", "half_tensors"]
-    functions += ["layer_errors", "lower_precision_core", "quantized_nodes", "quantized_tensors", "to_fp16", "to_int8"]
+    constants = ["BF16", "CPU_INT8", "FP16", "METHODS", "PLAIN", "TENSORRT_FP8", "TENSORRT_INT8"]
+    types = ["Choice", "Core", "Found", "HalfFormat", "Judge", "Judgement", "Limits", "Method", "Metric", "Noise"]
+    types += ["Quantizer", "Ranges", "Recipe", "Search", "Store", "Tried"]
+    functions = ["best_choice", "calibrate", "choose_limits", "emulated", "equalize", "fused_arithmetic"]
+    functions += ["half_tensors", "layer_errors", "lower_precision_core", "quantized_nodes", "quantized_tensors"]
+    functions += ["to_half", "to_int8"]
     assert quantize.__all__ == constants + types + functions
 
 

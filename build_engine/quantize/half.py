@@ -1,9 +1,10 @@
-"""FP16 as FP16 tensors in the graph, with casts at the borders of the core."""
+"""16 bits: FP16 or BF16 tensors in the graph, with casts at the borders of the core."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -21,15 +22,42 @@ OPERATORS = frozenset(
         *("Sub", "Tanh", "Transpose", "Unsqueeze"),
     }
 )
-"""What loses nothing that matters in FP16. Normalizations, softmax and sums over a map stay in FP32."""
-LARGEST = float(np.finfo(np.float16).max)
+"""What loses nothing that matters in 16 bits. Normalizations, softmax and sums over a map stay in FP32."""
 HEADROOM = 0.5
-"""Share of FP16's range that calibration frames may use: the road shows brighter ones."""
+"""Share of a type's range that calibration frames may use: the road shows brighter ones."""
+
+
+@dataclass(frozen=True)
+class HalfFormat:
+    """A 16-bit float.
+
+    Attributes:
+        name: Its short name.
+        element_type: ONNX's number for it.
+        largest: Largest finite value.
+        opset: The first operator set whose convolutions take it.
+    """
+
+    name: Literal["fp16", "bf16"]
+    element_type: int
+    largest: float
+    opset: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The array type."""
+        return helper.tensor_dtype_to_np_dtype(self.element_type)
+
+
+FP16 = HalfFormat("fp16", TensorProto.FLOAT16, 65504.0, 13)
+"""11 bits of significand, values up to 65504 (IEEE 754 binary16)."""
+BF16 = HalfFormat("bf16", TensorProto.BFLOAT16, 3.3895e38, 22)
+"""8 bits of significand, FP32's range."""
 
 
 @dataclass(frozen=True)
 class Half:
-    """A graph in FP16.
+    """A graph in 16 bits.
 
     Attributes:
         model: The graph; its inputs and outputs are as before.
@@ -49,39 +77,45 @@ def half_tensors(model: onnx.ModelProto, core: Core) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in around if name in floats))
 
 
-def to_fp16(
-    model: onnx.ModelProto, core: Core, ranges: Ranges | None = None, float_nodes: Collection[str] = ()
+def to_half(
+    model: onnx.ModelProto,
+    core: Core,
+    ranges: Ranges | None = None,
+    float_nodes: Collection[str] = (),
+    form: HalfFormat = FP16,
 ) -> Half:
-    """Compute the core of a network in FP16; inputs, outputs and decoding stay in FP32.
+    """Compute the core of a network in 16 bits; inputs, outputs and decoding stay in FP32.
 
     Args:
-        model: The fused float graph, every node named, with inferred shapes.
+        model: The fused float graph, every node named, with inferred shapes; of the form's operator set or newer.
         core: Where lower precision is borne.
         ranges: What the tensors of `half_tensors` were seen to hold; a layer that would overflow stays in FP32.
         float_nodes: Nodes to leave in FP32 all the same.
+        form: Which 16 bits.
     """
-    half, kept = half_nodes(model, core, ranges or {})
-    return Half(cast_nodes(model, half - set(float_nodes)), kept)
+    half, kept = half_nodes(model, core, ranges or {}, form)
+    return Half(cast_nodes(model, half - set(float_nodes), form), kept)
 
 
-def cast_nodes(model: onnx.ModelProto, half: Collection[str]) -> onnx.ModelProto:
-    """Compute some nodes in FP16. A tensor is cast once where it enters them and once where it leaves them.
+def cast_nodes(model: onnx.ModelProto, half: Collection[str], form: HalfFormat = FP16) -> onnx.ModelProto:
+    """Compute some nodes in 16 bits. A tensor is cast once where it enters them and once where it leaves them.
 
     Args:
         model: A graph, every node named.
         half: Names of the nodes.
+        form: Which 16 bits.
     """
     typed = onnx.shape_inference.infer_shapes(model)
     floats = _floats(typed)
     produced = {name for node in typed.graph.node if node.name in half for name in node.output if name in floats}
-    fresh = _Casts(typed, floats)
+    fresh = _Casts(typed, floats, form)
     for node in typed.graph.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        wants = TensorProto.FLOAT16 if node.name in half else TensorProto.FLOAT
+        wants = form.element_type if node.name in half else TensorProto.FLOAT
         for index, name in enumerate(node.input):
             is_data = name in floats and not (node.op_type == "Resize" and index in (1, 2))
-            if is_data and (name in produced) != (wants == TensorProto.FLOAT16):
+            if is_data and (name in produced) != (wants == form.element_type):
                 copy.input[index] = fresh.cast(name, wants)
         for index, name in enumerate(node.output):
             if name in produced and name in fresh.graph_outputs:
@@ -97,15 +131,18 @@ def _floats(model: onnx.ModelProto) -> set[str]:
     return floats | {name for name, array in constants(model).items() if array.dtype == np.float32}
 
 
-def half_nodes(model: onnx.ModelProto, core: Core, ranges: Ranges) -> tuple[set[str], dict[str, str]]:
-    """Nodes of the core that bear FP16, and why the others do not.
+def half_nodes(
+    model: onnx.ModelProto, core: Core, ranges: Ranges, form: HalfFormat = FP16
+) -> tuple[set[str], dict[str, str]]:
+    """Nodes of the core that bear 16 bits, and why the others do not.
 
     Args:
         model: The fused float graph.
         core: Where lower precision is borne.
         ranges: What the tensors of `half_tensors` were seen to hold.
+        form: Which 16 bits.
     """
-    weights = constants(model)
+    weights, title = constants(model), form.name.upper()
     members = {*core.weighted, *core.between, *core.last}
     half: set[str] = set()
     kept: dict[str, str] = {}
@@ -122,10 +159,10 @@ def half_nodes(model: onnx.ModelProto, core: Core, ranges: Ranges) -> tuple[set[
         )
         if node.op_type not in OPERATORS:
             kept[node.name] = f"{node.op_type} needs FP32"
-        elif largest > LARGEST:
-            kept[node.name] = f"a weight of {largest:.3g} exceeds FP16's {LARGEST:.0f}"
-        elif (seen := _largest(node, ranges)) > LARGEST * HEADROOM:
-            kept[node.name] = f"its values reach {seen:.3g}, too near FP16's {LARGEST:.0f}"
+        elif largest > form.largest:
+            kept[node.name] = f"a weight of {largest:.3g} exceeds {title}'s {form.largest:.6g}"
+        elif (seen := _largest(node, ranges)) > form.largest * HEADROOM:
+            kept[node.name] = f"its values reach {seen:.3g}, too near {title}'s {form.largest:.6g}"
         else:
             half.add(node.name)
     return half, kept
@@ -139,8 +176,8 @@ def _largest(node: onnx.NodeProto, ranges: Ranges) -> float:
 class _Casts:
     """The new graph while it grows: nodes in order, and the casts they asked for before them."""
 
-    def __init__(self, model: onnx.ModelProto, floats: set[str]) -> None:
-        self._model = model
+    def __init__(self, model: onnx.ModelProto, floats: set[str], form: HalfFormat) -> None:
+        self._model, self._form = model, form
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._fresh_weights: dict[str, TensorProto] = {}
         self._known: dict[tuple[str, int], str] = {}
@@ -153,21 +190,21 @@ class _Casts:
         """The tensor in the other type: a converted weight, or the outcome of one Cast."""
         if (name, to) in self._known:
             return self._known[name, to]
-        suffix = "fp16" if to == TensorProto.FLOAT16 else "fp32"
+        suffix = self._form.name if to == self._form.element_type else "fp32"
         other = self._known[name, to] = f"{name}.{suffix}"
         if name in self._weights:
-            array = numpy_helper.to_array(self._weights[name]).astype(np.float16)
+            array = numpy_helper.to_array(self._weights[name]).astype(self._form.dtype)
             self._fresh_weights[other] = numpy_helper.from_array(array, other)
         else:
             self.nodes.append(helper.make_node("Cast", [name], [other], f"{name}/{suffix}", to=to))
         return other
 
     def leave(self, name: str) -> str:
-        """The FP16 name of a graph output, whose own name is the FP32 cast of it."""
+        """The 16-bit name of a graph output, whose own name is the FP32 cast of it."""
         half = f"{name}.half"
         self._pending.append(helper.make_node("Cast", [half], [name], f"{name}/fp32", to=TensorProto.FLOAT))
         self._known[name, TensorProto.FLOAT] = name
-        self._known[name, TensorProto.FLOAT16] = half
+        self._known[name, self._form.element_type] = half
         return half
 
     def flush(self) -> None:

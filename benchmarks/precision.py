@@ -53,7 +53,7 @@ from build_engine.quantize import (
     fused_arithmetic,
     half_tensors,
     lower_precision_core,
-    to_fp16,
+    to_half,
 )
 from build_engine.quantize.candidate import Candidate
 from build_engine.quantize.core import with_node_names
@@ -173,7 +173,7 @@ def _graphs(
         progress,
     ).run()
     halves = calibrate(model, half_tensors(model, core), samples, progress)
-    graphs = {"FP32": model, "FP16 (TensorRT's graph)": to_fp16(model, core, halves).model}
+    graphs = {"FP32": model, "FP16 (TensorRT's graph)": to_half(model, core, halves).model}
     choices = {f"INT8 plain, {method}": Choice(method) for method in plain} | {"INT8 ours": choice.without(found.kept)}
     for label, one in choices.items():
         for recipe, suffix in zip(RECIPES, ("", " (TensorRT's graph)"), strict=True):

@@ -17,14 +17,6 @@ from engine.manifest import Precision, Target
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(BuildOptions)}
 
-_NOT_BUILT = {
-    "bf16": "no runtime on this machine computes BF16 convolutions (ONNX Runtime's CPU has none), so what it costs "
-    "could not be measured before a vehicle drives with it; it has 8 bits of significand where FP16 has 11",
-    "fp8": "no runtime on this machine computes FP8 convolutions (GPUs do from compute capability 8.9 on), so what it "
-    "costs could not be measured before a vehicle drives with it",
-}
-"""Precisions that TensorRT has and that this project does not build, with the reason."""
-
 _EXAMPLES = """\
 examples:
   a PyTorch detector that takes camera frames, in INT8 for this CPU and for NVIDIA RTX GPUs:
@@ -151,15 +143,16 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     precision = build.add_argument_group("precision")
     precision.add_argument(
         "--precision",
-        choices=(*get_args(Precision), *_NOT_BUILT),
+        choices=get_args(Precision),
         default=_DEFAULTS["precision"],
-        help="what is served; the float graph is in every bundle. bf16 and fp8 are named to say why they are not built",
+        help="what is served; the float graph is in every bundle. bf16 is for NVIDIA GPUs from compute capability 8.0 "
+        "on, fp8 from 8.9 on",
     )
     precision.add_argument(
         "--calibration-data",
         type=Path,
         metavar="DIR",
-        help="frames for INT8 (32 to 500, no labels), or .npz files with one array per input; they "
+        help="frames for INT8 and FP8 (32 to 500, no labels), or .npz files with one array per input; they "
         "also serve to verify, to measure and as reference",
     )
     precision.add_argument(
@@ -284,11 +277,6 @@ def build_options(given: argparse.Namespace) -> BuildOptions:
     if given.max_batch < 1 or given.threads < 1 or given.calibration_frames < 1:
         raise BuildError(
             "--max-batch, --threads and --calibration-frames are at least 1", remedy="leave them out for the defaults"
-        )
-    if given.precision in _NOT_BUILT:
-        raise BuildError(
-            f"--precision {given.precision} is not built: {_NOT_BUILT[given.precision]}",
-            remedy="build with --precision fp16, whose layers that overflow stay in FP32, or with int8",
         )
     if given.max_accuracy_drop is not None and not 0 <= given.max_accuracy_drop <= 100:
         raise BuildError(

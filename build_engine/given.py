@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from build_engine.errors import BuildError
-from engine.manifest import DetectionPostprocessing
+from build_engine.options import LACKING
+from engine.manifest import DetectionPostprocessing, Precision, Target
 from engine.tensors import TensorSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -66,3 +67,20 @@ def check_identity(name: str, version: str) -> None:
                 f"{option} {value!r} cannot be used",
                 remedy=f"{option} is up to 64 letters, digits and . _ - characters",
             )
+
+
+def check_targets(precision: Precision, targets: tuple[Target, ...]) -> None:
+    """Check that targets have kernels for a precision. A CPU beside them is served by the float graph.
+
+    Raises:
+        BuildError: One has not.
+    """
+    lacking = [target for target in targets if target in LACKING.get(precision, ())]
+    if not lacking or (lacking == ["cpu"] and len(targets) > 1):
+        return
+    since = {"bf16": "8.0 on", "fp8": "8.9 on (Ada, Hopper, Thor; Orin is 8.7)"}[precision]
+    raise BuildError(
+        f"target {', '.join(lacking)} has no {precision.upper()}: NVIDIA GPUs have it from compute capability {since}",
+        remedy=f"build with --precision int8 for {lacking[0]}, or --precision {precision} for another --target, "
+        "such as rtx",
+    )

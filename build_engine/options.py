@@ -13,6 +13,12 @@ from build_engine.quantize.calibration import Method
 from engine.manifest import Precision, Target
 
 NVIDIA_TARGETS: tuple[Target, ...] = ("rtx", "gpu", "jetson-orin", "jetson-thor", "drive-orin", "drive-thor")
+LACKING: Mapping[Precision, tuple[Target, ...]] = {
+    "bf16": ("cpu",),
+    "fp8": ("cpu", "jetson-orin", "drive-orin"),
+}
+"""Targets without kernels for a precision. NVIDIA GPUs have BF16 from compute capability 8.0 on (Orin is 8.7) and FP8
+from 8.9 on (Ada, Thor)."""
 RemoveResiduals = Literal["off", "on", "auto"]
 COMPILED_HERE: tuple[Target, ...] = ("rtx", "gpu")
 """Targets whose plans a build machine can compile: RTX needs no GPU, `gpu` needs the one that will serve."""

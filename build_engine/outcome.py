@@ -16,6 +16,7 @@ from build_engine.load import Loaded
 from build_engine.lowered import Lowered
 from build_engine.mean import MeanFolding
 from build_engine.options import BuildOptions
+from build_engine.quantize import emulated
 from build_engine.shortcuts import Shortcuts
 from engine.manifest import DetectionPostprocessing, Precision, Preprocessing, Target
 from engine.tensors import TensorSpec
@@ -48,6 +49,11 @@ class Graph:
     low_precision_nodes: tuple[str, ...] = ()
     kept_float: dict[str, str] = field(default_factory=dict)
     half_nodes: frozenset[str] = frozenset()
+
+    @property
+    def executable(self) -> onnx.ModelProto:
+        """What ONNX Runtime's CPU kernels compute in its place: BF16 and FP8 are emulated, the rest is itself."""
+        return emulated(self.model)
 
     def precision_of(self, node: str) -> Precision:
         """What a node computes in."""

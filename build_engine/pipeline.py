@@ -18,7 +18,7 @@ from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples, read_samples
 from build_engine.fusing import fuse_network
-from build_engine.given import check_identity, check_outputs, read_postprocessing
+from build_engine.given import check_identity, check_outputs, check_targets, read_postprocessing
 from build_engine.graph import dimensions, feeds, random_inputs, serialize, tensor_specs
 from build_engine.load import load_model, parse_source
 from build_engine.options import COMPILED_HERE, BuildOptions
@@ -47,9 +47,10 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     name = options.name or source.name
     check_identity(name, options.version)
     postprocessing = read_postprocessing(options.postprocess)
-    if options.precision == "int8" and options.calibration_data is None:
+    check_targets(options.precision, options.targets)
+    if options.precision in ("int8", "fp8") and options.calibration_data is None:
         raise BuildError(
-            "INT8 needs to see what the network's tensors hold on real frames",
+            f"{options.precision.upper()} needs to see what the network's tensors hold on real frames",
             remedy=f"add --calibration-data DIR with {FEW_FRAMES} to 500 frames of varied scenes (no labels needed), "
             "or build with --precision fp16",
         )
@@ -139,7 +140,7 @@ class _Judged:
         computed: dict[str, list[Any]] = {}
         with progress.step("Comparing precisions", len(graphs) * len(everything)) as advance:
             for graph in graphs:
-                session = Session(graph.data, threads=0)
+                session = Session(graph.executable, threads=0)
                 computed[graph.name] = []
                 for sample in everything:
                     outputs = session.run(sample)
@@ -161,7 +162,8 @@ class _Judged:
     def _evaluate(self, graph: Graph, progress: Progress) -> Mapping[str, float]:
         assert self.metric is not None  # noqa: S101 - the caller has looked
         name = feeds(graph.model)[0].name
-        return accuracy.evaluate(self.metric, self.options.metric_args, graph.name, graph.data, name, progress)
+        data = serialize(graph.executable)
+        return accuracy.evaluate(self.metric, self.options.metric_args, graph.name, data, name, progress)
 
 
 def _compile(
@@ -176,7 +178,7 @@ def _compile(
             progress.note(f"{target}: compiled on the device at its first start, from the graph in the bundle")
             continue
         served = next(graph for graph in graphs if target in graph.targets)
-        plan = compile_graph(served.name, served.data, target, max_batch, progress)
+        plan = compile_graph(served.name, served.data, target, max_batch, progress, served.precision)
         if plan is None:
             continue
         compiled.append(plan)
@@ -197,7 +199,7 @@ def _latency(
     max_batch: int,
     progress: Progress,
 ) -> tuple[Latency, ...]:
-    """On this machine's CPU. TensorRT's INT8 and FP16 graphs would be emulated here, so they are left out."""
+    """On this machine's CPU. TensorRT's graphs would be emulated here, so they are left out."""
     if options.latency_seconds <= 0:
         return ()
     measured = {UNFUSED: unfused} | {

@@ -17,11 +17,15 @@ from build_engine.options import NVIDIA_TARGETS, BuildOptions
 from build_engine.outcome import FLOAT, Graph
 from build_engine.progress import Progress
 from build_engine.quantize import (
+    BF16,
     CPU_INT8,
+    FP16,
     PLAIN,
+    TENSORRT_FP8,
     TENSORRT_INT8,
     Choice,
     Found,
+    HalfFormat,
     Judge,
     Metric,
     Noise,
@@ -29,22 +33,27 @@ from build_engine.quantize import (
     Recipe,
     Search,
     Store,
+    Tried,
     best_choice,
     calibrate,
+    emulated,
+    fp8,
     half_tensors,
     layer_errors,
     lower_precision_core,
-    to_fp16,
+    to_half,
 )
 from build_engine.quantize.candidate import Candidate
-from build_engine.quantize.fp16 import half_nodes
+from build_engine.quantize.half import half_nodes
 from build_engine.quantize.int8 import VNNI
+from build_engine.quantize.opset import at_least
 from build_engine.quantize.quantizer import units
 from build_engine.quantize.store import default_folder
 from engine.cpu import cpu_features, missing_features
 from engine.manifest import DetectionPostprocessing, Target
 
 NOISE_SAMPLES = 8
+FORMS: Mapping[str, HalfFormat] = {form.name: form for form in (FP16, BF16)}
 
 
 @dataclass(frozen=True)
@@ -84,34 +93,45 @@ class Lowering:
         cpu = tuple(target for target in targets if target == "cpu")
         lowered: Lowered | None = None
         graphs: list[Graph] = []
-        if self.options.precision == "int8":
-            lowered, graphs = self._int8(cpu, nvidia)
-        if self.options.precision == "fp16":
-            if cpu:
-                self.progress.note("CPUs compute FP16 slower than FP32: target cpu is served by the float graph")
-            lowered, graphs = self._fp16(nvidia)
+        if self.options.precision in ("int8", "fp8"):
+            lowered, graphs = self._eight_bits(cpu, nvidia)
+        if form := FORMS.get(self.options.precision):
+            lowered, graphs = self._half(nvidia, form)
+        if cpu and self.options.precision in ("fp16", "bf16", "fp8"):
+            title = self.options.precision.upper()
+            self.progress.note(
+                f"CPUs compute {title} slower than FP32, if at all: target cpu is served by the float graph"
+            )
         graphs.append(Graph(FLOAT, "fp32", targets, self.model, serialize(self.model)))
         return lowered, tuple(graphs)
 
-    def _int8(self, cpu: tuple[Target, ...], nvidia: tuple[Target, ...]) -> tuple[Lowered, list[Graph]]:
+    def _eight_bits(self, cpu: tuple[Target, ...], nvidia: tuple[Target, ...]) -> tuple[Lowered, list[Graph]]:
         samples = self._samples()
-        core = lower_precision_core(self.model, self.arithmetic)
-        wanted = [(recipe, targets) for recipe, targets in ((CPU_INT8, cpu), (TENSORRT_INT8, nvidia)) if targets]
+        integers = self.options.precision == "int8"
+        model = self.model if integers else at_least(self.model, fp8.OPSET, "FP8")
+        core = lower_precision_core(model, self.arithmetic)
+        offered = ((CPU_INT8, cpu), (TENSORRT_INT8, nvidia)) if integers else ((TENSORRT_FP8, nvidia),)
+        wanted = [(recipe, targets) for recipe, targets in offered if targets]
         recipes = [recipe for recipe, _ in wanted]
-        if cpu and (absent := missing_features(VNNI, cpu_features())):
+        if integers and cpu and (absent := missing_features(VNNI, cpu_features())):
             self.progress.note(
                 f"this processor has none of {absent[0].replace('|', ', ')}: INT8 products saturate here, so accuracy "
                 "is measured lower, and INT8 runs slower, than on a processor that has one"
             )
-        quantizer = Quantizer(self.model, core, samples.inputs, recipes, self.progress)
+        quantizer = Quantizer(model, core, samples.inputs, recipes, self.progress)
         store = self._store()
         noise = Noise(self.model, core, samples.spread(NOISE_SAMPLES), store)
-        choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress)
+        choice, tried = PLAIN, tuple[Tried, ...]()
+        if integers:
+            choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress)
+        elif self.options.calibration_method:  # a float's steps grow with its values: clipping gains little
+            choice = Choice(self.options.calibration_method)
         found, judge = None, None
         if (budget := self.options.max_accuracy_drop) is not None:
             if "rtx" in nvidia:  # what it refuses should not take a search to find out
-                plain = serialize(quantizer.graph(PLAIN, TENSORRT_INT8))
-                compile_graph(f"plain {TENSORRT_INT8.name}", plain, "rtx", self.options.max_batch, self.progress)
+                plain = serialize(quantizer.graph(PLAIN, recipes[-1]))
+                name, largest = f"plain {recipes[-1].name}", self.options.max_batch
+                compile_graph(name, plain, "rtx", largest, self.progress, self.options.precision)
             judge = self._judge(samples, store)
 
             def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
@@ -123,7 +143,7 @@ class Lowering:
         taps = {unit: self._outputs(members) for unit, members in quantizer.units.items()}
         reference = quantizer.reference(choice)
         errors = {
-            graph.name: layer_errors(reference, graph.model, taps, samples.spread(NOISE_SAMPLES)) for graph in made
+            graph.name: layer_errors(reference, graph.executable, taps, samples.spread(NOISE_SAMPLES)) for graph in made
         }
         lowered = Lowered(
             core, choice, tried, found, budget, judge.says if judge else None, self._measured(judge, found), errors
@@ -138,31 +158,33 @@ class Lowering:
         kept = {name: f"a last layer, {rest}: its output is read by the decoding" for name in core.last}
         kept |= dict.fromkeys(core.first, "it reads the image, where the float kernel is faster")
         kept = {name: why for name, why in kept.items() if name not in able}
-        for node in self.model.graph.node:
+        precision = self.options.precision
+        for node in quantizer.model.graph.node:
             if node.name in core.weighted and node.op_type in recipe.no_kernel:
                 kept[node.name] = f"the runtime has no integer kernel for {node.op_type}: {rest}"
         for unit in (name for name in quantizer.units if name in choice.float_units and name in able):
             share = f" (noise alone {found.sensitivity[unit]:.4f})" if found and unit in found.sensitivity else ""
-            kept[unit] = f"INT8 costs too much accuracy here{share}: {rest}"
+            kept[unit] = f"{precision.upper()} costs too much accuracy here{share}: {rest}"
         model = quantizer.graph(choice, recipe)
         nodes = quantizer.integer_nodes(choice, recipe)
         half = quantizer.half_nodes(choice) if recipe.rest_in_half else frozenset()
-        return Graph(recipe.name, "int8", targets, model, serialize(model), nodes, kept, half)
+        return Graph(recipe.name, precision, targets, model, serialize(model), nodes, kept, half)
 
-    def _fp16(self, nvidia: tuple[Target, ...]) -> tuple[Lowered, list[Graph]]:
-        core = lower_precision_core(self.model, self.arithmetic)
+    def _half(self, nvidia: tuple[Target, ...], form: HalfFormat) -> tuple[Lowered, list[Graph]]:
+        model, name = at_least(self.model, form.opset, form.name.upper()), f"trt-{form.name}"
+        core = lower_precision_core(model, self.arithmetic)
         if not nvidia:
             return Lowered(core), []
         seen = None
         if self.samples:
-            seen = calibrate(self.model, half_tensors(self.model, core), self.samples.inputs, self.progress)
-        members = units(self.model, core) | {name: (name,) for name in core.last}
-        able, _ = half_nodes(self.model, core, seen or {})
+            seen = calibrate(model, half_tensors(model, core), self.samples.inputs, self.progress)
+        members = units(model, core) | {name: (name,) for name in core.last}
+        able, _ = half_nodes(model, core, seen or {}, form)
         layers = [name for name in members if name in able]
 
         def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
             apart = {node for unit in kept for node in members[unit]}
-            return {"trt-fp16": Candidate.of("trt-fp16", to_fp16(self.model, core, seen, apart).model)}
+            return {name: Candidate.of(name, emulated(to_half(model, core, seen, apart, form).model))}
 
         found, judge, apart = None, None, dict[str, str]()
         if (budget := self.options.max_accuracy_drop) is not None:
@@ -171,14 +193,14 @@ class Lowering:
             noise = Noise(self.model, core, samples.spread(NOISE_SAMPLES), store)
             found = self._search(layers, graphs, judge, noise, store, budget)
             apart = {
-                node: f"FP16 costs too much accuracy here (noise alone {found.sensitivity[unit]:.4f})"
+                node: f"{form.name.upper()} costs too much accuracy here (noise alone {found.sensitivity[unit]:.4f})"
                 for unit in sorted(found.kept)
                 for node in members[unit]
             }
-        half = to_fp16(self.model, core, seen, apart)
+        half = to_half(model, core, seen, apart, form)
         kept = half.kept_float | apart
         done = tuple(name for name in (*core.weighted, *core.between, *core.last) if name not in kept)
-        graph = Graph("trt-fp16", "fp16", nvidia, half.model, serialize(half.model), done, kept)
+        graph = Graph(name, form.name, nvidia, half.model, serialize(half.model), done, kept)
         return Lowered(core, None, (), found, budget, judge.says if judge else None, self._measured(judge, found)), [
             graph
         ]

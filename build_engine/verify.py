@@ -15,7 +15,8 @@ import onnxruntime
 
 from build_engine.errors import BuildError
 from build_engine.fuse.verify import Verification, Verifier
-from build_engine.graph import Tensors
+from build_engine.graph import Tensors, serialize
+from build_engine.quantize import emulated
 from engine.bundle import Bundle
 from engine.cpu import cpu_name
 from engine.errors import RuntimeUnavailable
@@ -96,8 +97,12 @@ def check_graphs(bundle: Bundle) -> None:
             outputs=manifest.outputs,
             max_batch=manifest.max_batch,
             device=cpu_name(),
+            largest=manifest.largest,
         )
-        runtime = OnnxRuntime(bundle.read(graph.path), description, regions)
+        data = bundle.read(graph.path)
+        if graph.precision in ("bf16", "fp8"):
+            data = serialize(emulated(onnx.load_from_string(data)))
+        runtime = OnnxRuntime(data, description, regions)
         try:
             outcome = check_reference(bundle, runtime, regions)
         finally:

@@ -16,7 +16,7 @@ from engine.tensors import TensorSpec
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Target = Literal["cpu", "rtx", "gpu", "jetson-orin", "jetson-thor", "drive-orin", "drive-thor"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -219,7 +219,7 @@ class Manifest(_Section):
     """Everything a server needs to know before it opens a file.
 
     Attributes:
-        graphs: Graph per name: `float`, `cpu-int8`, `trt-int8`, `trt-fp16`.
+        graphs: Graph per name: `float`, `cpu-int8`, `trt-int8`, `trt-fp16`, `trt-bf16`, `trt-fp8`.
         reference: Files of reference inputs and outputs (`.npz`), to verify an engine where it runs.
         files: Every file but the manifest, the report and `SHA256SUMS`.
         max_batch: Largest batch that the bundle was built for.

@@ -44,8 +44,12 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(tensor=0.999, integer=0.99, detections=0.99, distances=0.99, score_margin=0.02),
     # 11 bits of significand: 5e-4 per operation, which grows with depth.
     "fp16": Tolerance(tensor=0.98, integer=0.98, detections=0.95, distances=0.97, score_margin=0.05),
+    # 8 bits of significand: 4e-3 per operation.
+    "bf16": Tolerance(tensor=0.90, integer=0.95, detections=0.90, distances=0.95, score_margin=0.08),
     # 8 bits: what post-training quantization keeps of a healthy network. A cosine of 0.97 is an L2 error of 0.25.
     "int8": Tolerance(tensor=0.75, integer=0.90, detections=0.85, distances=0.90, score_margin=0.10),
+    # 4 bits of significand, rounded at every layer.
+    "fp8": Tolerance(tensor=0.75, integer=0.90, detections=0.85, distances=0.90, score_margin=0.10),
 }
 """By the precision of the graph that the engine executes. Coarse on purpose: accuracy is measured at build time, this
 catches an engine that computes something else."""

@@ -19,7 +19,7 @@ class RuntimeDescription:
         backend_version: The library's full version.
         target: The target it serves, for example `cpu`.
         graph: Name of the bundle's graph it executes, for example `cpu-int8`.
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
         inputs: Its inputs, in order.
         outputs: Its outputs, in order.
         max_batch: Largest batch it accepts.

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from build_engine.graph import serialize
 from build_engine.quantize.core import lower_precision_core, with_node_names
-from build_engine.quantize.fp16 import cast_nodes, half_nodes
+from build_engine.quantize.half import cast_nodes, half_nodes
 from engine.errors import RuntimeUnavailable
 from engine.tensorrt.plan import PlanOptions, build_plan
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from build_engine.progress import Progress
 from engine.errors import RuntimeUnavailable
-from engine.manifest import Target
+from engine.manifest import Precision, Target
 from engine.tensorrt.plan import CompiledPlan, PlanOptions, build_plan
 
 
@@ -25,7 +26,16 @@ class Compiled:
     plan: CompiledPlan
 
 
-def compile_graph(name: str, graph: bytes, target: Target, max_batch: int, progress: Progress) -> Compiled | None:
+RTX_CAPABILITIES: Mapping[str, tuple[str, ...]] = {
+    "bf16": ("8.0", "8.6", "8.9", "12.0", "12.1"),
+    "fp8": ("8.9", "12.0", "12.1"),
+}
+"""GPUs that have a precision, of those that TensorRT-RTX compiles for; asked for another, it refuses the type."""
+
+
+def compile_graph(
+    name: str, graph: bytes, target: Target, max_batch: int, progress: Progress, precision: Precision = "fp32"
+) -> Compiled | None:
     """Compile one graph.
 
     Returns:
@@ -37,7 +47,9 @@ def compile_graph(name: str, graph: bytes, target: Target, max_batch: int, progr
     """
     try:
         with progress.step(f"Compiling {name} for {target}") as _:
-            return Compiled(target, name, build_plan(graph, target, PlanOptions(max_batch=max_batch)))
+            capabilities = RTX_CAPABILITIES.get(precision, ()) if target == "rtx" else ()
+            plan = build_plan(graph, target, PlanOptions(max_batch=max_batch, compute_capabilities=capabilities))
+            return Compiled(target, name, plan)
     except RuntimeUnavailable as error:
         if target == "rtx":
             raise

@@ -15,6 +15,8 @@ _NAMES = {
     "cpu-int8": "INT8 (CPU)",
     "trt-int8": "INT8 (TensorRT)",
     "trt-fp16": "FP16",
+    "trt-bf16": "BF16",
+    "trt-fp8": "FP8",
 }
 _COLORS = {UNFUSED: "var(--trained)", FLOAT: "var(--fused)"}
 _LOW = "var(--low)"

@@ -29,7 +29,7 @@ def quantization(built: Built) -> dict[str, Any] | None:
         "integer_layers_compiled": {
             f"{compiled.target}": _integer_layers(compiled)
             for compiled in built.compiled
-            if compiled.graph == "trt-int8"
+            if compiled.graph in ("trt-int8", "trt-fp8")
         },
         "tried": [
             {"choice": str(one.choice), "plain": one.choice == PLAIN, "noise": one.noise} for one in lowered.tried
@@ -53,7 +53,8 @@ def quantization(built: Built) -> dict[str, Any] | None:
                 "error": {graph: errors[name] for graph, errors in lowered.errors.items() if name in errors},
                 "kept": bool(lowered.found and name in lowered.found.kept),
             }
-            for name in lowered.core.weighted
+            for name in (*lowered.core.weighted, *lowered.core.last)
+            if name in lowered.core.weighted or any(name in errors for errors in lowered.errors.values())
         ],
         "graphs": {
             graph.name: {

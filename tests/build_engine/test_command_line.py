@@ -167,8 +167,9 @@ def test_an_operator_that_tensorrt_refuses_is_named_with_its_node(
         (("--max-accuracy-drop", "0.3"), "FP32 loses nothing"),
         (("--precision", "int8", "--max-accuracy-drop", "-1"), "is no number of points"),
         (("--precision", "fp16", "--target", "rtx", "--max-accuracy-drop", "1"), "needs frames to measure on"),
-        (("--precision", "bf16"), "--precision bf16 is not built"),
-        (("--precision", "fp8"), "could not be measured before a vehicle drives with it"),
+        (("--precision", "bf16"), "target cpu has no BF16"),
+        (("--precision", "fp8", "--target", "rtx", "--target", "jetson-orin"), "from compute capability 8.9 on"),
+        (("--precision", "fp8", "--target", "rtx"), "FP8 needs to see what the network's tensors hold"),
     ],
 )
 def test_what_was_typed_wrong_is_said_with_what_to_type(

@@ -37,6 +37,8 @@ class Service:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._drained = asyncio.Event()
+        self._ending: set[asyncio.Task[Any]] = set()
+        """Reads and writes of calls that are over, or about to be."""
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """The handlers without serializers: pixel bytes are never parsed."""
@@ -140,14 +142,26 @@ class Service:
             if drained.done():
                 self._core.check_not_draining()
         finally:
-            session.close()  # before the reader is cancelled: what it holds then counts as undelivered
-            for task in tasks:
+            session.close()
+            session.outbox.close()
+            for task in (alarm, superseded, drained, *tasks[5:]):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # gRPC keeps the memory of a read or write that is cancelled; with their call, they end by themselves.
+            for task in (read, write):
+                self._ending.add(task)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            error.__traceback__ = None  # gRPC keeps the exception, and that the stream
 
 
 async def _read(context: Context, session: Session) -> None:
-    while (message := await context.read()) is not EOF:
+    while not session.is_closed:
+        message = await context.read()
+        if message is EOF or session.is_closed:
+            return
         await session.receive(message)
         del message  # a frame must not be kept until the next one comes
 

@@ -55,6 +55,12 @@ class Outbox:
         self._finished = True
         self._changed.set()
 
+    def close(self) -> None:
+        """Forget what was not sent: the stream has ended."""
+        self._messages.clear()
+        self._credits.clear()
+        self.finish()
+
     async def next(self) -> bytes | None:
         """The next message, credits last; None when all is sent and nothing will be added."""
         while not self._credits and not self._messages:

@@ -354,6 +354,11 @@ class Session:
         self.refuse_waiting(ENDING)
         self._pieces.close()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the stream has ended."""
+        return self._closed
+
 
 class _VideoCamera:
     """A stream, as the video queue of one of its cameras sees it."""

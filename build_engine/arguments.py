@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from build_engine.camera_input import CameraInput, Color
 from build_engine.errors import BuildError
+from build_engine.load.free import parse_dimension
 from build_engine.load.shapes import parse_shape
 from build_engine.options import BuildOptions, FuseRequest, RemoveResiduals
 from build_engine.quantize.calibration import METHODS
@@ -26,6 +27,9 @@ examples:
 
   any ONNX model, its inputs and outputs as they are:
     python -m build_engine build model.onnx -o out/model
+
+  a model of sequences, up to 512 long:
+    python -m build_engine build text.onnx --dimension length=512 -o out/text
 
   what fusion alone does to a model:
     python -m build_engine fuse trained.onnx -o fused.onnx
@@ -212,6 +216,14 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         help="where it will run; repeat for several (default: cpu)",
     )
     bundle.add_argument("--max-batch", type=int, default=_DEFAULTS["max_batch"], metavar="N", help="largest batch")
+    bundle.add_argument(
+        "--dimension",
+        action="append",
+        default=[],
+        metavar="NAME=[USUAL:]LARGEST",
+        help="a dimension besides the batch that every request chooses: length=512, or length=128:512 where 128 is "
+        "usual and measured with; for the target cpu; repeat for several",
+    )
     bundle.add_argument("--name", help="name of the bundle (default: the model's)")
     bundle.add_argument("--version", default=_DEFAULTS["version"], help="version of the bundle")
     _add_measuring(bundle)
@@ -307,6 +319,7 @@ def build_options(given: argparse.Namespace) -> BuildOptions:
         name=given.name,
         version=given.version,
         max_batch=given.max_batch,
+        dimensions=dict(parse_dimension(text) for text in given.dimension),
         metric=given.metric,
         metric_args=dict(_argument(text) for text in given.metric_arg),
         opset=given.opset,

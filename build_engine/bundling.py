@@ -53,6 +53,7 @@ def write(built: Built) -> None:
         inputs=built.inputs,
         outputs=built.outputs,
         max_batch=built.max_batch,
+        dimensions=dict(built.free.by_name),
         preprocessing=built.preprocessing,
         postprocessing=built.postprocessing or TensorPostprocessing(),
         graphs=graphs,
@@ -81,7 +82,7 @@ def _reference_cases(built: Built) -> list[ReferenceCase]:
     inputs = (
         built.samples.spread(count)
         if built.samples
-        else tuple(random_inputs(built.inputs, 1, seed) for seed in range(count))
+        else tuple(random_inputs(built.inputs, 1, seed, built.free.usual) for seed in range(count))
     )
     session = Session(built.float_graph.data)
     return [

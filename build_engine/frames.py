@@ -161,7 +161,7 @@ def _arrays(file: Path, inputs: Sequence[TensorSpec]) -> list[Tensors] | None:
     for spec in inputs:
         array = arrays[spec.name]
         fits = len(array.shape) == len(spec.shape) and all(
-            wanted in ("batch", size) for wanted, size in zip(spec.shape, array.shape, strict=True)
+            isinstance(wanted, str) or wanted == size for wanted, size in zip(spec.shape, array.shape, strict=True)
         )
         if str(array.dtype) != spec.dtype or not fits or len(counts) > 1:
             raise BuildError(

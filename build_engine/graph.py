@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -76,22 +77,25 @@ def tensor_specs(values: list[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def random_inputs(specs: tuple[TensorSpec, ...], batch: int, seed: int) -> dict[str, npt.NDArray[Any]]:
+def random_inputs(
+    specs: tuple[TensorSpec, ...], batch: int, seed: int, sizes: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, npt.NDArray[Any]]:
     """Inputs that exercise every branch: bytes over their whole range, floats of unit variance.
 
     Args:
         specs: The inputs of a model.
         batch: Size of the batch dimension, where there is one.
         seed: Same seed, same arrays.
+        sizes: Of the dimensions besides the batch that are free.
 
     Raises:
-        BuildError: A dimension other than the batch is chosen at run time.
+        BuildError: Another dimension is chosen at run time.
     """
     generator = np.random.default_rng(seed)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for spec in specs:
         try:
-            shape = spec.concrete(batch)
+            shape = spec.concrete(batch, sizes)
         except ValueError as error:
             raise BuildError(str(error), remedy=f"fix its size: --input-shape {spec.name}=1,3,384,640") from None
         dtype = np.dtype(spec.dtype)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from build_engine.camera_input import CameraInput
 from build_engine.load.shapes import InputShape
 from build_engine.quantize.calibration import Method
-from engine.manifest import Precision, Target
+from engine.manifest import FreeDimension, Precision, Target
 
 NVIDIA_TARGETS: tuple[Target, ...] = ("rtx", "gpu", "jetson-orin", "jetson-thor", "drive-orin", "drive-thor")
 LACKING: Mapping[Precision, tuple[Target, ...]] = {
@@ -50,6 +50,7 @@ class BuildOptions:
         name: Name of the bundle; None takes the model's.
         version: Version of the bundle.
         max_batch: Largest batch.
+        dimensions: Sizes of the dimensions besides the batch that stay free, by name.
         metric: `package.module:function` that measures accuracy on labelled data.
         metric_args: Keyword arguments for it.
         opset: ONNX operator set; None keeps a file's own and exports the default.
@@ -80,6 +81,7 @@ class BuildOptions:
     name: str | None = None
     version: str = "1"
     max_batch: int = 8
+    dimensions: Mapping[str, FreeDimension] = field(default_factory=dict)
     metric: str | None = None
     metric_args: Mapping[str, Any] = field(default_factory=dict)
     opset: int | None = None

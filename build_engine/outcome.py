@@ -13,6 +13,7 @@ from build_engine.frames import Samples
 from build_engine.fuse import FuseReport
 from build_engine.fuse.verify import Verification
 from build_engine.load import Loaded
+from build_engine.load.free import FreeDimensions
 from build_engine.lowered import Lowered
 from build_engine.mean import MeanFolding
 from build_engine.options import BuildOptions
@@ -74,6 +75,7 @@ class Built:
         inputs: What the engine takes.
         outputs: What the engine gives.
         max_batch: Largest batch.
+        free: Other dimensions that are chosen at run time.
         preprocessing: How a frame becomes the input, for camera models.
         postprocessing: How outputs become detections, for detectors.
         samples: Calibration data, where given.
@@ -97,6 +99,7 @@ class Built:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch: int
+    free: FreeDimensions
     preprocessing: Preprocessing | None
     postprocessing: DetectionPostprocessing | None
     samples: Samples | None

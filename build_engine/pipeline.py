@@ -18,9 +18,10 @@ from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples, read_samples
 from build_engine.fusing import fuse_network
-from build_engine.given import check_identity, check_outputs, check_targets, read_postprocessing
+from build_engine.given import check_free, check_identity, check_outputs, check_targets, read_postprocessing
 from build_engine.graph import dimensions, feeds, random_inputs, serialize, tensor_specs
 from build_engine.load import load_model, parse_source
+from build_engine.load.free import FreeDimensions, find_free
 from build_engine.options import COMPILED_HERE, BuildOptions
 from build_engine.outcome import FLOAT, UNFUSED, Built, Graph
 from build_engine.precisions import lower
@@ -57,13 +58,15 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     metric = accuracy.load_metric(options.metric) if options.metric else None
 
     with said.step(f"Loading {source.given}"):
-        loaded = load_model(source, options.weights, options.input_shapes, options.opset)
+        loaded = load_model(source, options.weights, options.input_shapes, options.opset, options.dimensions)
         trained = takes_frames(loaded.model, options.camera) if options.camera else loaded.model
         trained = with_node_names(trained)
         Session(trained)  # refuses what no CPU can run, before minutes are spent
     inputs, outputs = tensor_specs(feeds(trained)), tensor_specs(list(trained.graph.output))
     check_outputs(postprocessing, outputs)
     max_batch = options.max_batch if any(spec.batched for spec in inputs) else 1
+    free = find_free(trained, options.dimensions, max_batch)
+    check_free(free.by_name, options.camera is not None, options.targets)
     preprocessing = _preprocessing(options, trained)
     if metric:
         metric = accuracy.with_preprocessing(metric, preprocessing)
@@ -71,16 +74,16 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     if options.calibration_data is not None:
         samples = read_samples(options.calibration_data, inputs, preprocessing, options.calibration_frames, said)
 
-    noise = [random_inputs(inputs, 1, seed) for seed in RANDOM_SEEDS]
+    noise = [random_inputs(inputs, 1, seed, free.usual) for seed in RANDOM_SEEDS]
     cases = [*(samples.spread(options.verify_frames) if samples else ()), *noise]
     fused = fuse_network(trained, cases, options, said)
 
     lowered, graphs = lower(options, fused.model, fused_arithmetic(fused.report), samples, postprocessing, metric, said)
-    judged = _Judged(options, samples, inputs, postprocessing, metric)
+    judged = _Judged(options, samples, inputs, free, postprocessing, metric)
     accuracies = judged.measure(graphs, lowered.measured if lowered else {}, said)
     unfused = serialize(trained)
     compiled = _compile(options, graphs, unfused, max_batch, said)
-    latency = _latency(options, graphs, unfused, inputs, samples, max_batch, said)
+    latency = _latency(options, graphs, unfused, inputs, free, samples, max_batch, said)
 
     built = Built(
         options=options,
@@ -90,6 +93,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
         inputs=inputs,
         outputs=outputs,
         max_batch=max_batch,
+        free=free,
         preprocessing=preprocessing,
         postprocessing=postprocessing,
         samples=samples,
@@ -117,6 +121,7 @@ class _Judged:
     options: BuildOptions
     samples: Samples | None
     inputs: tuple[TensorSpec, ...]
+    free: FreeDimensions
     postprocessing: DetectionPostprocessing | None
     metric: Callable[..., Any] | None
 
@@ -133,7 +138,7 @@ class _Judged:
         Raises:
             NotFinite: A graph answers a NaN or an infinity on a calibration sample: no such bundle leaves.
         """
-        noise = tuple(random_inputs(self.inputs, 1, seed) for seed in range(RANDOM_SAMPLES))
+        noise = tuple(random_inputs(self.inputs, 1, seed, self.free.usual) for seed in range(RANDOM_SAMPLES))
         compared = self.samples.spread(self.options.evaluation_frames) if self.samples else noise
         everything = self.samples.inputs if self.samples else noise
         chosen = {id(sample) for sample in compared}
@@ -195,6 +200,7 @@ def _latency(
     graphs: tuple[Graph, ...],
     unfused: bytes,
     inputs: tuple[TensorSpec, ...],
+    free: FreeDimensions,
     samples: Samples | None,
     max_batch: int,
     progress: Progress,
@@ -207,8 +213,8 @@ def _latency(
     }
     by_batch = {}
     for batch in batch_sizes(max_batch):
-        feed = random_inputs(inputs, batch, RANDOM_SEEDS[0])
-        if samples:
+        feed = random_inputs(inputs, batch, RANDOM_SEEDS[0], free.usual)
+        if samples and not free.by_name:  # samples of different sizes are no batch
             some = [samples.inputs[index % len(samples.inputs)] for index in range(batch)]
             feed = {
                 spec.name: np.concatenate([one[spec.name] for one in some]) if spec.batched else some[0][spec.name]

@@ -121,6 +121,8 @@ class OnnxRuntime:
         before = None if bound.size in self._seen_batches else _resident_bytes()
         started = time.perf_counter_ns()
         try:
+            for name in bound.told:  # anew: what the last run made has the last run's shape
+                bound.binding.bind_output(name)
             self._session.run_with_iobinding(bound.binding)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise _failed(error) from error

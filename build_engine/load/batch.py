@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
 import onnx
 
 from build_engine.errors import BuildError
@@ -9,24 +12,30 @@ from build_engine.graph import BATCH, dimensions, feeds, random_inputs, tensor_s
 from build_engine.session import Session
 
 
-def name_batch(model: onnx.ModelProto) -> None:
+def name_batch(model: onnx.ModelProto, others: Collection[str] = ()) -> None:
     """Call the free first dimension `batch`, in place; a fixed one stays fixed.
 
     An exporter may have called it anything, or nothing at all.
+
+    Args:
+        model: The graph.
+        others: Dimensions that are free and not the batch, though they may come first.
 
     Raises:
         BuildError: The inputs' first dimensions are free but not the same.
     """
     inputs = [value for value in feeds(model) if dimensions(value)]
     first = {dimensions(value)[0] for value in inputs}
-    free = {name for name in first if isinstance(name, str)}
+    free = {name for name in first if isinstance(name, str)} - set(others)
     if not free:
         return
     if len(free - {""}) > 1:
         raise BuildError(
             f"the inputs' first dimensions are named {', '.join(sorted(free))}; they must be one batch",
-            remedy="export the model with the same name for all of them",
+            remedy="export the model with the same name for all of them; or say of those that are no batch how large "
+            f"they get: {' '.join(f'--dimension {name}=100' for name in sorted(free - {''})[1:])}",
         )
+    known = {name for value in inputs for name in dimensions(value)}
     for value in inputs:
         if dimensions(value)[0] in free:
             value.type.tensor_type.shape.dim[0].dim_param = BATCH
@@ -34,23 +43,29 @@ def name_batch(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
     for value in model.graph.output:
         for index, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_param in free - {""} or (index == 0 and dim.dim_param not in ("", BATCH)):
+            if dim.dim_param in free - {""}:
                 dim.dim_param = BATCH if index == 0 else ""
+            elif index == 0 and dim.dim_param not in ("", BATCH, *known):
+                dim.dim_param = ""  # the batch by another name, or the length of a list: inference or a run tells
 
 
-def name_output_batch(model: onnx.ModelProto) -> None:
+def name_output_batch(model: onnx.ModelProto, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
     """Call the first dimension of an output `batch`, in place, where neither the file nor inference says what it is.
 
     Older exporters reshape to a batch that they compute. Two entries go in, then three: what comes out as long as that
     is the batch.
+
+    Args:
+        model: The graph, its inputs' dimensions named.
+        sizes: Of the dimensions besides the batch that are free.
     """
     unknown = [value for value in model.graph.output if _unknown(dimensions(value)[:1])]
-    sizes = [dimensions(value) for value in feeds(model)]
-    if not unknown or not all(size and size[0] == BATCH and "" not in size for size in sizes):
+    shapes = [dimensions(value) for value in feeds(model)]
+    if not unknown or not all(shape and shape[0] == BATCH and "" not in shape for shape in shapes):
         return
     try:
         session, specs = Session(model), tensor_specs(feeds(model))
-        answered = {entries: session.run(random_inputs(specs, entries, 0)) for entries in (2, 3)}
+        answered = {entries: session.run(random_inputs(specs, entries, 0, sizes)) for entries in (2, 3)}
     except BuildError:
         return  # the build says why, in its own words
     for value in unknown:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -13,22 +14,31 @@ from onnx import shape_inference, version_converter
 from build_engine.errors import BuildError
 from build_engine.graph import dimensions, feeds, opset_of
 from build_engine.load.batch import name_batch, name_output_batch
+from build_engine.load.free import name_inputs, name_outputs
 from build_engine.load.shapes import InputShape
+from engine.manifest import FreeDimension
 
 OLDEST_OPSET = 13
 """Quantization per channel (QuantizeLinear with an axis) exists from here on; older files are raised."""
 
 
-def load_onnx(path: Path, shapes: Sequence[InputShape], opset: int | None) -> tuple[onnx.ModelProto, str]:
+def load_onnx(
+    path: Path,
+    shapes: Sequence[InputShape],
+    opset: int | None,
+    free: Mapping[str, FreeDimension] = MappingProxyType({}),
+) -> tuple[onnx.ModelProto, str]:
     """Read a graph, with its digest.
 
     Args:
         path: The file. Weights in external files beside it are read too.
         shapes: Sizes for inputs whose own are free; the first dimension stays free where it was.
         opset: Operator set to convert to; None keeps the file's.
+        free: Dimensions besides the batch that are to stay free.
 
     Returns:
-        The graph, and the SHA-256 of its content with the external data inside.
+        The graph, every dimension of its inputs and outputs with a size or a name, and the SHA-256 of its content with
+        the external data inside.
 
     Raises:
         BuildError: The file is missing, corrupt or no valid graph, or its external data is missing.
@@ -50,12 +60,14 @@ def load_onnx(path: Path, shapes: Sequence[InputShape], opset: int | None) -> tu
     if wanted != opset_of(model):
         model = _convert(model, wanted, path)
     fix_shapes(model, shapes)
-    name_batch(model)
+    name_batch(model, free)
+    name_inputs(model)
     try:
         model = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         raise BuildError(f"{path}: shapes do not fit: {error}", remedy="check --input-shape") from None
-    name_output_batch(model)
+    name_output_batch(model, {name: dimension.usual for name, dimension in free.items()})
+    name_outputs(model)
     return model, digest
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import onnx
@@ -15,6 +16,7 @@ import onnx
 from build_engine.errors import BuildError
 from build_engine.load.onnx_file import load_onnx
 from build_engine.load.shapes import InputShape
+from engine.manifest import FreeDimension
 
 _FACTORY = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<factory>[A-Za-z_]\w*)")
 
@@ -72,7 +74,11 @@ def parse_source(given: str) -> Source:
 
 
 def load_model(
-    source: Source, weights: Path | None = None, shapes: Sequence[InputShape] = (), opset: int | None = None
+    source: Source,
+    weights: Path | None = None,
+    shapes: Sequence[InputShape] = (),
+    opset: int | None = None,
+    free: Mapping[str, FreeDimension] = MappingProxyType({}),
 ) -> Loaded:
     """Load a model of any kind.
 
@@ -81,6 +87,7 @@ def load_model(
         weights: Trained weights for a Python model.
         shapes: Shapes of its inputs.
         opset: ONNX operator set; None keeps a file's own and exports the default.
+        free: Dimensions besides the batch that are to stay free, in an `.onnx` file.
 
     Raises:
         BuildError: Something is missing, corrupt or does not fit; the message says what.
@@ -88,7 +95,7 @@ def load_model(
     tools = {"onnx": version("onnx")}
     if source.kind == "onnx":
         _no_weights(source, weights)
-        model, digest = load_onnx(Path(source.given), shapes, opset)
+        model, digest = load_onnx(Path(source.given), shapes, opset, free)
         return Loaded(model, Path(source.given).name, digest, tools)
 
     # Loading torch takes seconds, which a build from an .onnx file should not pay.

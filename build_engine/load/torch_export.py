@@ -19,7 +19,8 @@ from torch import nn
 
 from build_engine.errors import BuildError
 from build_engine.graph import BATCH
-from build_engine.load.batch import name_batch
+from build_engine.load.batch import name_batch, name_output_batch
+from build_engine.load.free import name_outputs
 from build_engine.load.shapes import InputShape
 
 DEFAULT_OPSET = 18
@@ -130,7 +131,10 @@ def _tidy(program: torch.onnx.ONNXProgram, outputs: Sequence[str] | None) -> onn
         value.name = name
     model: onnx.ModelProto = program.model_proto
     name_batch(model)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    name_output_batch(model)
+    name_outputs(model)
+    return model
 
 
 def _named_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> dict[str, InputShape]:

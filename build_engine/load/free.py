@@ -1,0 +1,147 @@
+"""Dimensions other than the batch that are free at run time: their names, and how large they get."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from build_engine.errors import BuildError
+from build_engine.graph import BATCH, dimensions, feeds, random_inputs, tensor_specs
+from build_engine.session import Session
+from engine.manifest import FreeDimension
+from engine.tensors import TensorSpec
+
+SEEDS = range(4)
+"""Of inputs as large as they get: an output whose size differs among them depends on more than sizes."""
+_SIZES = re.compile(r"(?:(?P<usual>\d+):)?(?P<largest>\d+)")
+
+
+def parse_dimension(text: str) -> tuple[str, FreeDimension]:
+    """Read one `--dimension`: `length=512`, or `length=128:512` with the usual size first.
+
+    Raises:
+        BuildError: It is none.
+    """
+    name, separator, sizes = text.rpartition("=")
+    found = _SIZES.fullmatch(sizes)
+    if found:
+        largest = int(found["largest"])
+        usual = int(found["usual"] or largest)
+    if not separator or not name or name == BATCH or not found or not 1 <= usual <= largest:
+        raise BuildError(
+            f"--dimension {text!r} says no size",
+            remedy="write --dimension length=512 (the largest), or length=128:512 (the usual one and the largest); "
+            "the batch has --max-batch",
+        )
+    return name, FreeDimension(usual=usual, largest=largest)
+
+
+def name_inputs(model: onnx.ModelProto) -> None:
+    """Give the dimensions of inputs that an exporter left without a name one, in place: `ids_1`."""
+    for value in feeds(model):
+        for axis, (dim, size) in enumerate(zip(value.type.tensor_type.shape.dim, dimensions(value), strict=True)):
+            if size == "":
+                dim.dim_param = f"{value.name}_{axis}"
+
+
+def name_outputs(model: onnx.ModelProto) -> None:
+    """Give the dimensions of outputs that neither file nor inference knows a name, in place: only runs tell them."""
+    for value in model.graph.output:
+        for axis, (dim, size) in enumerate(zip(value.type.tensor_type.shape.dim, dimensions(value), strict=True)):
+            if size == "":
+                dim.dim_param = f"{value.name}_{axis}"
+
+
+@dataclass(frozen=True)
+class FreeDimensions:
+    """Which dimensions besides the batch are free, and how large they get.
+
+    Attributes:
+        by_name: Size of each.
+    """
+
+    by_name: Mapping[str, FreeDimension]
+
+    @property
+    def usual(self) -> dict[str, int]:
+        """The size of each that is measured with."""
+        return {name: dimension.usual for name, dimension in self.by_name.items()}
+
+
+def find_free(model: onnx.ModelProto, given: Mapping[str, FreeDimension], max_batch: int) -> FreeDimensions:
+    """Find the free dimensions of a loaded model.
+
+    Those of inputs must be given. Those that only outputs have are measured, with inputs as large as they get, unless
+    they are given. Where they depend on what is in the inputs, a measurement is no bound: then they must be.
+
+    Args:
+        model: With a name for every dimension that is not known.
+        given: Sizes by name.
+        max_batch: Largest batch, where the model has one.
+
+    Raises:
+        BuildError: The size of one is not given, one is given that the model has not, or the model fails at its
+            largest sizes.
+    """
+    inputs, outputs = tensor_specs(feeds(model)), tensor_specs(list(model.graph.output))
+    chosen = _names(inputs)
+    if missing := [name for name in chosen if name not in given]:
+        raise BuildError(
+            "; ".join(f"dimension {name!r} of input {chosen[name]!r} is free at run time" for name in missing)
+            + ": how large it may get is not known",
+            remedy=f"say so: {' '.join(f'--dimension {name}=512' for name in missing)}; or fix it with --input-shape",
+        )
+    told = {name: where for name, where in _names(outputs).items() if name not in chosen}
+    if unknown := sorted(set(given) - set(chosen) - set(told)):
+        known = ", ".join([*chosen, *told]) or "none"
+        raise BuildError(f"no dimension {', '.join(unknown)} is free in this model", remedy=f"those that are: {known}")
+    found = {name: given[name] for name in chosen}
+    if any(name not in given for name in told):
+        measured = _measured(model, inputs, outputs, found, max_batch)
+        for name, where in told.items():
+            if name not in given and name not in measured:
+                raise BuildError(
+                    f"dimension {name!r} of output {where!r} depends on what is in the inputs: how large it may get is "
+                    "not known",
+                    remedy=f"say so: --dimension {name}=100",
+                )
+        found |= {name: measured[name] for name in told if name not in given}
+    return FreeDimensions(found | {name: given[name] for name in told if name in given})
+
+
+def _names(specs: tuple[TensorSpec, ...]) -> dict[str, str]:
+    """Free dimensions by name, with the first tensor that has each."""
+    found: dict[str, str] = {}
+    for spec in specs:
+        for name in spec.free:
+            found.setdefault(name, spec.name)
+    return found
+
+
+def _measured(
+    model: onnx.ModelProto,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    chosen: Mapping[str, FreeDimension],
+    max_batch: int,
+) -> dict[str, FreeDimension]:
+    """Sizes of the outputs' dimensions that follow from the sizes of the inputs, whatever is in them."""
+    session = Session(model)
+
+    def sizes(batch: int, inputs_sizes: Mapping[str, int], seed: int) -> dict[str, int]:
+        seen = session.run(random_inputs(inputs, batch, seed, inputs_sizes))
+        named = [zip(spec.shape, seen[spec.name].shape, strict=True) for spec in outputs]
+        return {name: max(1, size) for pairs in named for name, size in pairs if isinstance(name, str)}
+
+    usual = sizes(1, {name: dimension.usual for name, dimension in chosen.items()}, 0)
+    largest = [
+        sizes(max_batch, {name: dimension.largest for name, dimension in chosen.items()}, seed) for seed in SEEDS
+    ]
+    return {
+        name: FreeDimension(usual=min(usual[name], size), largest=max(usual[name], size))
+        for name, size in largest[0].items()
+        if name != BATCH and all(other[name] == size for other in largest)
+    }

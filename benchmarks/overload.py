@@ -1,6 +1,6 @@
 """Six cameras that offer twice what the engine can do: what is computed, and how old it is when it is back.
 
-    python -m benchmarks.overload                      raw 224x224 (150 kB) and raw 1080p, in turns: about a minute
+    python -m benchmarks.overload                      150 kB, JPEG and raw 1080p frames, in turns: two minutes
     python -m benchmarks.overload out/demo/bundle      another bundle
     python -m benchmarks.overload --json out/overload.json
 
@@ -37,6 +37,15 @@ CAPACITY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
+class Kind:
+    """Frames of one kind, and how they go."""
+
+    name: str
+    frames: Ammunition
+    shared_memory: bool = False
+
+
+@dataclass(frozen=True)
 class Round:
     """One round of one kind of frames. Times in milliseconds.
 
@@ -59,12 +68,14 @@ class Round:
     counts: dict[str, int]
 
 
-async def one_round(connection: client.Connection, frames: Ammunition, seconds: float) -> Round:
+async def one_round(connection: client.Connection, kind: Kind, seconds: float) -> Round:
     """Capacity, then the overload."""
-    stop = asyncio.Event()
-    capacity = await measure_capacity(connection, frames, CAPACITY_SECONDS, stop=stop)
+    stop, frames, shared = asyncio.Event(), kind.frames, kind.shared_memory
+    capacity = await measure_capacity(connection, frames, CAPACITY_SECONDS, stop=stop, shared_memory=shared)
     rate = FACTOR * capacity / CAMERAS
-    record = await run_open_loop(connection, frames, rate, seconds, stop=stop, scenario="overload")
+    record = await run_open_loop(
+        connection, frames, rate, seconds, stop=stop, scenario="overload", shared_memory=shared
+    )
     ages = record.age_ms()
     return Round(
         capacity=capacity,
@@ -77,18 +88,16 @@ async def one_round(connection: client.Connection, frames: Ammunition, seconds: 
     )
 
 
-async def measure(
-    bundle: Path, sizes: list[tuple[str, Ammunition]], rounds: int, seconds: float
-) -> dict[str, list[Round]]:
+async def measure(bundle: Path, kinds: list[Kind], rounds: int, seconds: float) -> dict[str, list[Round]]:
     """Every kind of frames in each round; the server's defaults but for one engine thread."""
-    found: dict[str, list[Round]] = {name: [] for name, _ in sizes}
+    found: dict[str, list[Round]] = {kind.name: [] for kind in kinds}
     with server(bundle, "--threads", "1") as running:
         async with client.connect(running.address) as connection:
             for number in range(rounds + 1):
-                for name, frames in sizes:
-                    measured = await one_round(connection, frames, seconds if number else 0.5)
+                for kind in kinds:
+                    measured = await one_round(connection, kind, seconds if number else 0.5)
                     if number:  # the first warms up
-                        found[name].append(measured)
+                        found[kind.name].append(measured)
     return found
 
 
@@ -132,12 +141,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
     bundle = arguments.bundle or reference_model.camera_bundle()
-    sizes = [
-        ("raw 224x224, 150 kB", load(CAMERAS, ["rgb8"], 224, 224)),
-        ("JPEG 640x384", load(CAMERAS, ["jpeg"], 640, 384)),
-        ("raw 1920x1080", load(CAMERAS, ["rgb8"], 1920, 1080)),
+    large = load(CAMERAS, ["rgb8"], 1920, 1080)
+    kinds = [
+        Kind("raw 224x224, 150 kB", load(CAMERAS, ["rgb8"], 224, 224)),
+        Kind("JPEG 640x384", load(CAMERAS, ["jpeg"], 640, 384)),
+        Kind("raw 1920x1080", large),
+        Kind("the same, shared memory", large, shared_memory=True),
     ]
-    found = asyncio.run(measure(bundle, sizes, arguments.rounds, arguments.seconds))
+    found = asyncio.run(measure(bundle, kinds, arguments.rounds, arguments.seconds))
     report(Console(), found, bundle)
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

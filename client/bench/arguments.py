@@ -97,6 +97,11 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:  #
         metavar="MS",
         help="age at which an answer is of no use (0: none)",
     )
+    parser.add_argument(
+        "--shared-memory",
+        action="store_true",
+        help="frames go through memory that the server shares, where it runs on this host",
+    )
     parser.add_argument("--loadgen", type=Path, metavar="DIR", help="single-stream: let MLCommons' LoadGen time it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them there: .png, .svg or .pdf")

@@ -17,6 +17,7 @@ async def run_single_stream(
     seconds: float,
     *,
     stop: asyncio.Event,
+    shared_memory: bool = False,
     on_offer: Callable[[], None] = lambda: None,
 ) -> Record:
     """MLPerf's single stream: the next frame goes when the answer to the last one is back.
@@ -26,6 +27,7 @@ async def run_single_stream(
         ammunition: What; the frames of its first camera.
         seconds: For how long.
         stop: Set it to end the run early.
+        shared_memory: Whether frames go through memory that the server shares.
         on_offer: Told of each frame.
 
     Raises:
@@ -38,7 +40,7 @@ async def run_single_stream(
         offered_per_second=0.0,
         frame_bytes=ammunition.mean_bytes,
     )
-    async with connection.stream(ammunition.cameras[:1]) as stream:
+    async with connection.stream(ammunition.cameras[:1], shared_memory=shared_memory) as stream:
         started_ns = time.monotonic_ns()
         while (now_ns := time.monotonic_ns()) - started_ns < seconds * 1e9 and not stop.is_set():
             index = record.offer(now_ns, 0, now_ns)
@@ -51,7 +53,12 @@ async def run_single_stream(
 
 
 async def measure_capacity(
-    connection: Connection, ammunition: Ammunition, seconds: float, *, stop: asyncio.Event
+    connection: Connection,
+    ammunition: Ammunition,
+    seconds: float,
+    *,
+    stop: asyncio.Event,
+    shared_memory: bool = False,
 ) -> float:
     """Frames per second that the server computes when it always has the next one: every camera replays.
 
@@ -60,6 +67,7 @@ async def measure_capacity(
         ammunition: What.
         seconds: For how long; the first fifth is not counted.
         stop: Set it to end early.
+        shared_memory: Whether frames go through memory that the server shares.
 
     Raises:
         ClientError: The stream failed.
@@ -67,7 +75,7 @@ async def measure_capacity(
     computed = 0
     counted_from_ns = time.monotonic_ns() + round(seconds * 0.2e9)
     until_ns = time.monotonic_ns() + round(seconds * 1e9)
-    async with connection.stream(ammunition.cameras, policy="replay") as stream:
+    async with connection.stream(ammunition.cameras, policy="replay", shared_memory=shared_memory) as stream:
 
         async def send(camera: int) -> None:
             number = 0

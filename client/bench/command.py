@@ -108,7 +108,10 @@ class _Runs:
 
     async def _warm_up(self, ammunition: Ammunition) -> None:
         self._step("warm-up", None)
-        await run_single_stream(self._connection, ammunition, self._options.warm_up, stop=self._stop)
+        options = self._options
+        await run_single_stream(
+            self._connection, ammunition, options.warm_up, stop=self._stop, shared_memory=options.shared_memory
+        )
 
     async def _single(self, ammunition: Ammunition) -> None:
         options = self._options
@@ -121,18 +124,26 @@ class _Runs:
             )
         else:
             record = await run_single_stream(
-                self._connection, ammunition, options.seconds, stop=self._stop, on_offer=on_offer
+                self._connection,
+                ammunition,
+                options.seconds,
+                stop=self._stop,
+                shared_memory=options.shared_memory,
+                on_offer=on_offer,
             )
         self._records.append(record)
 
     async def _overload(self, ammunition: Ammunition) -> None:
+        options = self._options
         self._step("measuring what the engine can do", None)
-        capacity = await measure_capacity(self._connection, ammunition, CAPACITY_SECONDS, stop=self._stop)
+        capacity = await measure_capacity(
+            self._connection, ammunition, CAPACITY_SECONDS, stop=self._stop, shared_memory=options.shared_memory
+        )
         if self._stop.is_set():
             return
         if not capacity:
             raise ClientError("the server computed nothing\n  → python -m client stream surround shows why")
-        rate = self._options.factor * capacity / len(ammunition.cameras)
+        rate = options.factor * capacity / len(ammunition.cameras)
         await self._open_loop(ammunition, round(rate, 2), capacity)
 
     async def _open_loop(self, ammunition: Ammunition, rate: float, capacity: float | None = None) -> None:
@@ -149,6 +160,7 @@ class _Runs:
             together=options.together,
             policy=options.policy,
             max_age_ns=round(options.max_age_ms * 1e6),
+            shared_memory=options.shared_memory,
             scenario=options.scenario,
             on_offer=self._step(f"{len(ammunition.cameras)} x {rate:g}/s", total),
         )
@@ -183,6 +195,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_can_plot()
     if options.loadgen is not None:
+        if options.shared_memory:
+            raise ClientError("LoadGen sends its frames by gRPC\n  → leave --shared-memory out")
         if options.scenario != "single-stream":
             raise ClientError(
                 f"LoadGen has no {options.scenario} scenario\n  → python -m client bench single-stream --loadgen DIR"

@@ -37,6 +37,7 @@ async def run_open_loop(
     together: bool = False,
     policy: Policy = "live",
     max_age_ns: int = 0,
+    shared_memory: bool = False,
     scenario: str = "constant-stream",
     on_offer: Callable[[], None] = lambda: None,
 ) -> Record:
@@ -52,6 +53,7 @@ async def run_open_loop(
         policy: `live`: the freshest frame of each camera. `replay`: every frame; what the server does not take waits
             here, and its latency grows.
         max_age_ns: Age at which an answer is of no use; 0: none.
+        shared_memory: Whether frames go through memory that the server shares.
         scenario: Its name in the record.
         on_offer: Told of each frame.
 
@@ -67,7 +69,7 @@ async def run_open_loop(
         frame_bytes=ammunition.mean_bytes,
     )
     taken = [0] * len(cameras)
-    async with connection.stream(cameras, policy=policy, max_age_ns=max_age_ns) as stream:
+    async with connection.stream(cameras, policy=policy, max_age_ns=max_age_ns, shared_memory=shared_memory) as stream:
         lanes = Lanes(stream) if policy == "replay" else None
         started_ns = time.monotonic_ns() + START_DELAY_NS
         ended = asyncio.Event()

@@ -125,9 +125,13 @@ def test_constant_stream_accounts_for_every_frame(address: str, tmp_path: Path) 
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_replay_leaves_no_frame_out(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [[], ["--shared-memory"]])
+def test_a_replay_leaves_no_frame_out(address: str, tmp_path: Path, how: list[str]) -> None:
     written = tmp_path / "out.json"
-    run("--server", address, "--policy", "replay", "--rate", "50", "--seconds", "0.5", "--json", str(written))
+    run(
+        "--server", address, "--policy", "replay", "--rate", "50", "--seconds", "0.5", "--json", str(written),
+        "--encoding", "rgb8", *how,
+    )  # fmt: skip
     (found,) = json.loads(written.read_text())["runs"]
     assert found["counts"]["ok"] == found["offered"] == 150
 
@@ -201,5 +205,7 @@ def test_arguments_are_checked(arguments: list[str], words: str) -> None:
 def test_what_cannot_be_done_is_said_before_anything_is_sent(address: str) -> None:
     assert "no frame is due" in run("--server", address, "--seconds", "0.01", code=2).stderr
     assert "LoadGen has no overload" in run("overload", "--server", address, "--loadgen", "x", code=2).stderr
+    shared = run("single-stream", "--server", address, "--shared-memory", "--loadgen", "x", code=2)
+    assert "leave --shared-memory out" in shared.stderr
     assert "nobody listens" in run("--server", "127.0.0.1:1", code=2).stderr
     assert "names no source" in run("--server", address, "--source", "/nowhere/at/all", code=2).stderr

@@ -1,12 +1,15 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <ctime>
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -24,28 +27,29 @@ enum class Event : std::intptr_t { kStarted = 1, kRead, kWritten, kDone, kFinish
 
 void* tag(Event event) { return reinterpret_cast<void*>(event); }
 
-// Bytes that gRPC sends from where they are, and frees.
-grpc::Slice owned_slice(std::string bytes) {
-  auto owner = std::make_unique<std::string>(std::move(bytes));
-  char* data = owner->data();
-  const std::size_t size = owner->size();
-  return grpc::Slice(data, size, [](void* held) { std::unique_ptr<std::string>(static_cast<std::string*>(held)); },
+// Part of a frame's bytes, which gRPC sends from where they are; they are freed with the last part.
+grpc::Slice part_of(const std::shared_ptr<const std::string>& bytes, std::size_t start, std::size_t size) {
+  using Owner = std::shared_ptr<const std::string>;
+  auto owner = std::make_unique<Owner>(bytes);
+  char* data = const_cast<char*>(bytes->data()) + start;  // a slice's constructor knows no const; nobody writes
+  return grpc::Slice(data, size, [](void* held) { std::unique_ptr<Owner>(static_cast<Owner*>(held)); },
                      owner.release());
 }
 
-// A message whose pixels, if any, follow the header as its last field, untouched.
+grpc::ByteBuffer message_of(const v1::StreamFramesRequest& request) {
+  const grpc::Slice slice(request.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+// A message whose pixels follow the header as its last field, untouched.
 // https://protobuf.dev/programming-guides/encoding/
-grpc::ByteBuffer join(const v1::StreamFramesRequest& request, std::optional<std::string> pixels) {
+grpc::ByteBuffer join(const v1::StreamFramesRequest& request, const grpc::Slice& pixels) {
   std::string head = request.SerializeAsString();
-  if (!pixels) {
-    const grpc::Slice slice(head);
-    return grpc::ByteBuffer(&slice, 1);
-  }
   head.push_back(static_cast<char>(v1::StreamFramesRequest::kPixelsFieldNumber << 3 | 2));
-  std::size_t length = pixels->size();
+  std::size_t length = pixels.size();
   for (; length > 0x7f; length >>= 7) head.push_back(static_cast<char>((length & 0x7f) | 0x80));
   head.push_back(static_cast<char>(length));
-  const std::array slices = {grpc::Slice(head), owned_slice(std::move(*pixels))};
+  const std::array slices = {grpc::Slice(head), pixels};
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
@@ -101,7 +105,7 @@ class Stream::Implementation {
     open.set_shared_memory(options.shared_memory);
     open.set_credits_with_results(true);
     for (const std::string& name : options.tensors) open.add_tensors(name);
-    handshake(join(request, std::nullopt));
+    handshake(message_of(request));
     for (auto& [_, lane] : lanes_) lane.credits = opened_.credits();
     if (options.shared_memory) {
       try {
@@ -247,6 +251,7 @@ class Stream::Implementation {
   // Start the next write, if there is something to send and none is under way. Cameras take turns.
   void send_next() {
     if (writing_ || ended_) return;
+    if (leaving_) return send_piece({});
     for (std::size_t tried = 0; tried < lanes_.size(); ++tried) {
       auto next = lanes_.upper_bound(last_served_);
       if (next == lanes_.end()) next = lanes_.begin();
@@ -275,13 +280,29 @@ class Stream::Implementation {
     in_flight_[{lane.camera.id(), frame.sequence}] = {header.client_send_time_ns(), frame.slot};
     --lane.credits;
     ++lane.counts.sent;
-    writing_ = true;
     if (frame.slot) {
       *request.mutable_slot() = slots_->finish(*frame.slot, frame.size_bytes);
-      call_->Write(join(request, std::nullopt), tag(Event::kWritten));
-    } else {
-      call_->Write(join(request, std::move(frame.pixels)), tag(Event::kWritten));
+      writing_ = true;
+      call_->Write(message_of(request), tag(Event::kWritten));
+      return;
     }
+    leaving_ = std::make_shared<const std::string>(std::move(frame.pixels));
+    left_bytes_ = 0;
+    if (leaving_->size() > piece_bytes()) header.set_size_bytes(leaving_->size());
+    send_piece(request);
+  }
+
+  std::size_t piece_bytes() const {
+    return opened_.piece_bytes() > 0 ? opened_.piece_bytes() : std::numeric_limits<std::size_t>::max();
+  }
+
+  // The next part of the frame that is leaving; `request` is what goes before it.
+  void send_piece(const v1::StreamFramesRequest& request) {
+    const std::size_t size = std::min(leaving_->size() - left_bytes_, piece_bytes());
+    writing_ = true;
+    call_->Write(join(request, part_of(leaving_, left_bytes_, size)), tag(Event::kWritten));
+    left_bytes_ += size;
+    if (left_bytes_ == leaving_->size()) leaving_.reset();
   }
 
   void handshake(const grpc::ByteBuffer& open) {
@@ -402,6 +423,8 @@ class Stream::Implementation {
   std::string last_served_;
   std::map<std::pair<std::string, std::uint64_t>, Sent> in_flight_;
   std::deque<Result> results_;
+  std::shared_ptr<const std::string> leaving_;  // a frame of which there are pieces to send
+  std::size_t left_bytes_ = 0;
   bool writing_ = false;
   bool finishing_ = false;
   bool writes_done_ = false;

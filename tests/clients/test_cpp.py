@@ -78,6 +78,11 @@ def test_a_camera_that_is_too_fast_drops_in_the_client_and_all_is_accounted(
     assert answers == count(output, "answered") == count(output, "sent")
 
 
+def test_a_frame_of_several_pieces_arrives_whole(program: Path, serving: Serving) -> None:
+    output = run(program, "--server", serving.address, "--size", "1280x720", "--frames", "5")
+    assert (count(output, "sent"), count(output, "STATUS_OK")) == (5, 5), output
+
+
 @pytest.mark.parametrize("way", [[], ["--shared-memory"]], ids=["bytes", "shared memory"])
 def test_a_folder_of_pictures(program: Path, serving: Serving, tmp_path: Path, way: list[str]) -> None:
     for number in range(3):

@@ -280,7 +280,10 @@ class Server:
     def _take_turns(self) -> None:
         self._woken = False  # first: a turn that comes from here on wakes us again
         while self._turns:
-            self.core.on_turn(*self._turns.popleft())
+            try:
+                self.core.on_turn(*self._turns.popleft())
+            except Exception:  # a bug of ours must not keep the turns behind it from the loop
+                log.exception("what an engine did was not taken in whole")
 
 
 @contextlib.contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from build_engine.errors import BuildError
 from build_engine.options import LACKING
-from engine.manifest import DetectionPostprocessing, FreeDimension, Precision, Target
+from engine.manifest import DetectionPostprocessing, Precision, Target
 from engine.tensors import TensorSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -85,23 +84,3 @@ def check_targets(precision: Precision, targets: tuple[Target, ...]) -> None:
         remedy=f"build with --precision int8 for {lacking[0]}, or --precision {precision} for another --target, "
         "such as rtx",
     )
-
-
-def check_free(free: Mapping[str, FreeDimension], camera: bool, targets: Sequence[Target]) -> None:
-    """Refuse free dimensions besides the batch where they cannot be served.
-
-    Raises:
-        BuildError: For a camera, whose frames have one size, or for a target whose plans are compiled for fixed sizes.
-    """
-    names = ", ".join(repr(name) for name in free)
-    if free and camera:
-        raise BuildError(
-            f"the model takes frames, and dimension {names} is chosen at run time or told by it",
-            remedy="fix it: --input-shape 1,3,384,640 for an input; for a list of detections, end it with TopK, which "
-            "gives as many each time",
-        )
-    if free and (compiled := [target for target in targets if target != "cpu"]):
-        raise BuildError(
-            f"dimension {names} is free, and plans for {', '.join(compiled)} have fixed sizes but for the batch",
-            remedy="fix it with --input-shape, one bundle per size; or build for --target cpu",
-        )

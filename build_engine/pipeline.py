@@ -18,10 +18,10 @@ from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples, read_samples
 from build_engine.fusing import fuse_network
-from build_engine.given import check_free, check_identity, check_outputs, check_targets, read_postprocessing
+from build_engine.given import check_identity, check_outputs, check_targets, read_postprocessing
 from build_engine.graph import dimensions, feeds, random_inputs, serialize, tensor_specs
 from build_engine.load import load_model, parse_source
-from build_engine.load.free import FreeDimensions, find_free
+from build_engine.load.free import FreeDimensions, check_fixed, find_free
 from build_engine.options import COMPILED_HERE, BuildOptions
 from build_engine.outcome import FLOAT, UNFUSED, Built, Graph
 from build_engine.precisions import lower
@@ -65,8 +65,11 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     inputs, outputs = tensor_specs(feeds(trained)), tensor_specs(list(trained.graph.output))
     check_outputs(postprocessing, outputs)
     max_batch = options.max_batch if any(spec.batched for spec in inputs) else 1
+    if options.camera is not None:
+        check_fixed(trained, "cameras have one size")
+    if compiled_targets := [target for target in options.targets if target != "cpu"]:
+        check_fixed(trained, f"plans for {', '.join(compiled_targets)} have fixed sizes but for the batch")
     free = find_free(trained, options.dimensions, max_batch)
-    check_free(free.by_name, options.camera is not None, options.targets)
     preprocessing = _preprocessing(options, trained)
     if metric:
         metric = accuracy.with_preprocessing(metric, preprocessing)

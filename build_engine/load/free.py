@@ -71,6 +71,32 @@ class FreeDimensions:
         return {name: dimension.usual for name, dimension in self.by_name.items()}
 
 
+def check_fixed(model: onnx.ModelProto, why: str) -> None:
+    """Refuse a model with free dimensions besides the batch.
+
+    Args:
+        model: With a name for every dimension that is not known.
+        why: What cannot serve them.
+
+    Raises:
+        BuildError: It has one; whose it is, and for an output the operator that makes it, are in the message.
+    """
+    chosen, told = _names(tensor_specs(feeds(model))), _names(tensor_specs(list(model.graph.output)))
+    for name, where in chosen.items():
+        raise BuildError(
+            f"dimension {name!r} of input {where!r} is free, and {why}",
+            remedy=f"fix it with --input-shape {where}=..., one bundle per size; or build tensors for --target cpu",
+        )
+    for name, where in told.items():
+        maker = next((node for node in model.graph.node if where in node.output), None)
+        made = "" if maker is None else f", which {maker.op_type} {maker.name!r} makes,"
+        raise BuildError(
+            f"only a run tells dimension {name!r} of output {where!r}{made} and {why}",
+            remedy="end the model before that and do it on the host, or end it with TopK, which gives as many each "
+            "time; or build tensors for --target cpu",
+        )
+
+
 def find_free(model: onnx.ModelProto, given: Mapping[str, FreeDimension], max_batch: int) -> FreeDimensions:
     """Find the free dimensions of a loaded model.
 

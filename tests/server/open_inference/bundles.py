@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.bundle import BundleWriter
-from engine.manifest import GraphEntry, Manifest, Provenance
+from engine.manifest import FreeDimension, GraphEntry, Manifest, Provenance
 from engine.tensors import TensorSpec
 
 
@@ -26,8 +26,9 @@ def write_bundle(
     constants: Mapping[str, np.ndarray] | None = None,
     version: str = "1",
     max_batch: int = 1,
+    **largest: int,
 ) -> Path:
-    """A bundle named like its folder."""
+    """A bundle named like its folder; `largest` sizes of free dimensions besides the batch."""
 
     def values(specs: Sequence[TensorSpec]) -> list[onnx.ValueInfoProto]:
         types = {one.name: helper.np_dtype_to_tensor_dtype(np.dtype(one.dtype)) for one in specs}
@@ -45,6 +46,7 @@ def write_bundle(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         max_batch=max_batch,
+        dimensions={name: FreeDimension(usual=1, largest=size) for name, size in largest.items()},
         graphs={"float": GraphEntry(path="graphs/float.onnx", precision="fp32", targets=("cpu",))},
         files=writer.entries(),
         provenance=Provenance(source="bundles.py", source_sha256="0" * 64, opset=18, ir_version=10, tools={}),
@@ -118,8 +120,40 @@ def write_image(folder: Path, size: int = 1 << 20) -> Path:
     )
 
 
+def write_sequences(folder: Path) -> Path:
+    """`both` (N, length, 2) = `ids` and `mask` side by side; `total` (N) = the sum of `ids` where `mask` is not 0."""
+    return write_bundle(
+        folder / "sequences",
+        [
+            helper.make_node("Unsqueeze", ["ids", "last"], ["ids_column"]),
+            helper.make_node("Unsqueeze", ["mask", "last"], ["mask_column"]),
+            helper.make_node("Concat", ["ids_column", "mask_column"], ["both"], axis=2),
+            helper.make_node("Mul", ["ids", "mask"], ["masked"]),
+            helper.make_node("ReduceSum", ["masked", "rows"], ["total"], keepdims=0),
+        ],
+        [spec("ids", "int64", "batch", "length"), spec("mask", "int64", "batch", "length")],
+        [spec("both", "int64", "batch", "length", 2), spec("total", "int64", "batch")],
+        {"last": np.array([2], np.int64), "rows": np.array([1], np.int64)},
+        max_batch=4,
+        length=16,
+    )
+
+
+def write_places(folder: Path, found: int = 8) -> Path:
+    """`places` (1, found) = where `x` (size) is above 0: as many as there are."""
+    return write_bundle(
+        folder / "places",
+        [helper.make_node("Greater", ["x", "zero"], ["above"]), helper.make_node("NonZero", ["above"], ["places"])],
+        [spec("x", "float32", "size")],
+        [spec("places", "int64", 1, "found")],
+        {"zero": np.array(0, np.float32)},
+        size=8,
+        found=found,
+    )
+
+
 def write_repository(folder: Path) -> Path:
     """All of them side by side."""
-    for write in (write_mixed, write_flat, write_scores, write_scalars, write_image):
+    for write in (write_mixed, write_flat, write_scores, write_scalars, write_image, write_sequences, write_places):
         write(folder)
     return folder

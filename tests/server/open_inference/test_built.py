@@ -1,4 +1,4 @@
-"""From a plain ONNX file to answers: no camera, two inputs of which one has no batch, a scalar output."""
+"""From a plain ONNX file to answers: no camera, one input with a batch and one of any length, a scalar output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEIGHT = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 
 def plain_model() -> onnx.ModelProto:
-    """`y` (N, 2) = `x` (N, 4) @ weight; `total` () = the sum of `ids` (5)."""
+    """`y` (N, 2) = `x` (N, 4) @ weight; `total` () = the sum of `ids` (length)."""
     value = helper.make_tensor_value_info
     nodes = [
         helper.make_node("MatMul", ["x", "weight"], ["y"]),
@@ -33,7 +33,7 @@ def plain_model() -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "plain",
-        [value("x", TensorProto.FLOAT, ["N", 4]), value("ids", TensorProto.INT64, [5])],
+        [value("x", TensorProto.FLOAT, ["N", 4]), value("ids", TensorProto.INT64, ["length"])],
         [value("y", TensorProto.FLOAT, ["N", 2]), value("total", TensorProto.INT64, [])],
         [numpy_helper.from_array(WEIGHT, "weight")],
     )
@@ -43,12 +43,13 @@ def plain_model() -> onnx.ModelProto:
 async def test_a_plain_model_is_built_and_served(tmp_path: Path) -> None:
     onnx.save(plain_model(), tmp_path / "plain.onnx")
     command = [sys.executable, "-m", "build_engine", "build", tmp_path / "plain.onnx", "-o", tmp_path / "bundle"]
+    command += ["--dimension", "length=2:9", "--latency-seconds", "0"]
     done = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     async with serving(tmp_path / "bundle") as running:
         answer = await call(running.channel, "ModelConfig", ModelConfigRequest(name="plain"), ModelConfigResponse)
         assert answer.config.max_batch_size == 0  # one input has no batch, so dimensions are given in full
-        assert [list(one.dims) for one in answer.config.input] == [[-1, 4], [5]]
+        assert [list(one.dims) for one in answer.config.input] == [[-1, 4], [-1]]
         assert [list(one.dims) for one in answer.config.output] == [[-1, 2], []]
         x, ids = np.ones((3, 4), np.float32), np.arange(5)
         request = ModelInferRequest(

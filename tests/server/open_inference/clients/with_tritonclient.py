@@ -245,6 +245,22 @@ def unregistering_a_region_in_use(client: triton.InferenceServerClient, _: str) 
 
 
 @check
+def free_dimensions(client: triton.InferenceServerClient, _: str) -> None:
+    assert [list(one.shape) for one in client.get_model_metadata("sequences").inputs] == [[-1, -1], [-1, -1]]
+    assert [list(one.dims) for one in client.get_model_config("sequences").config.input] == [[-1], [-1]]
+    for batch, length in ((1, 5), (3, 16), (4, 1), (1, 5)):
+        ids = np.arange(batch * length, dtype=np.int64).reshape(batch, length)
+        mask = ids % 2
+        answer = client.infer("sequences", [tensor("ids", ids, "INT64"), tensor("mask", mask, "INT64")])
+        np.testing.assert_array_equal(answer.as_numpy("both"), np.stack([ids, mask], axis=2))
+        np.testing.assert_array_equal(answer.as_numpy("total"), (ids * mask).sum(axis=1))
+    for values in ([1, -1, 2], [-1] * 8, [1] * 8, [-1, 1]):
+        x = np.array(values, np.float32)
+        answer = client.infer("places", [tensor("x", x, "FP32")])
+        np.testing.assert_array_equal(answer.as_numpy("places"), np.stack(np.nonzero(x > 0)))
+
+
+@check
 def statistics(client: triton.InferenceServerClient, _: str) -> None:
     before = client.get_inference_statistics("mixed").model_stats[0]
     client.infer("mixed", mixed())

@@ -6,12 +6,17 @@ sits in buffers nobody can take it back from, so one is handed over only when th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from client.errors import ProtocolViolation
 
 T = TypeVar("T")
+
+BYTES_ON_THEIR_WAY = 1 << 20
+"""Of a stream that wants the freshest frames, unless one frame alone is larger: frames that share the way are all older
+at its end, and one that waits here may still be replaced."""
 
 
 @dataclass
@@ -40,7 +45,9 @@ class Counts:
 class _Lane(Generic[T]):
     credits: int = 0
     waiting: T | None = None
+    size_bytes: int = 0
     dropped_since_sent: int = 0
+    on_their_way: deque[int] = field(default_factory=deque)
 
 
 class Outbox(Generic[T]):
@@ -48,14 +55,18 @@ class Outbox(Generic[T]):
 
     Args:
         camera_ids: The cameras of the stream.
+        hurries: Whether the freshest frames are wanted. Credits then tell that frames have come, and few are on their
+            way at a time.
     """
 
-    def __init__(self, camera_ids: list[str]) -> None:
+    def __init__(self, camera_ids: list[str], hurries: bool = False) -> None:
         self.counts = {camera_id: Counts() for camera_id in camera_ids}
         self._lanes: dict[str, _Lane[T]] = {camera_id: _Lane() for camera_id in camera_ids}
         self._turn = list(camera_ids)
         self.most_in_flight: int | None = None
         """Frames of one camera that may be without an answer; None: credits alone count."""
+        self._hurries = hurries
+        self._bytes_on_their_way = 0
 
     def credits(self, camera_id: str) -> int:
         """Frames of a camera that may be sent now."""
@@ -73,12 +84,21 @@ class Outbox(Generic[T]):
         """
         if camera_id not in self._lanes:
             raise ProtocolViolation(f"the server gave credit for camera {camera_id!r}, which this stream does not have")
-        self._lanes[camera_id].credits += frames
-
-    def put(self, camera_id: str, frame: T) -> T | None:
-        """Let a frame wait. Returns the one it replaced, which will never be sent."""
         lane = self._lanes[camera_id]
-        replaced, lane.waiting = lane.waiting, frame
+        lane.credits += frames
+        for _ in range(min(frames, len(lane.on_their_way))):
+            self._bytes_on_their_way -= lane.on_their_way.popleft()
+
+    def put(self, camera_id: str, frame: T, size_bytes: int = 0) -> T | None:
+        """Let a frame wait. Returns the one it replaced, which will never be sent.
+
+        Args:
+            camera_id: Its camera.
+            frame: The frame.
+            size_bytes: What it takes on its way.
+        """
+        lane = self._lanes[camera_id]
+        replaced, lane.waiting, lane.size_bytes = lane.waiting, frame, size_bytes
         self.counts[camera_id].submitted += 1
         if replaced is not None:
             self._drop(camera_id)
@@ -92,10 +112,12 @@ class Outbox(Generic[T]):
         for camera_id in self._turn:
             lane = self._lanes[camera_id]
             full = self.most_in_flight is not None and self.counts[camera_id].in_flight >= self.most_in_flight
-            if lane.waiting is not None and lane.credits > 0 and not full:
+            if lane.waiting is not None and lane.credits > 0 and not full and self._has_way(lane.size_bytes):
                 frame, dropped = lane.waiting, lane.dropped_since_sent
                 lane.waiting, lane.dropped_since_sent = None, 0
                 lane.credits -= 1
+                lane.on_their_way.append(lane.size_bytes)
+                self._bytes_on_their_way += lane.size_bytes
                 self.counts[camera_id].sent += 1
                 self._turn.remove(camera_id)
                 self._turn.append(camera_id)
@@ -112,6 +134,10 @@ class Outbox(Generic[T]):
     def is_empty(self) -> bool:
         """Whether no frame waits."""
         return all(lane.waiting is None for lane in self._lanes.values())
+
+    def _has_way(self, size_bytes: int) -> bool:
+        on_their_way = self._bytes_on_their_way
+        return not self._hurries or not on_their_way or on_their_way + size_bytes <= BYTES_ON_THEIR_WAY
 
     def _drop(self, camera_id: str) -> None:
         self.counts[camera_id].client_dropped += 1

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from client.errors import ProtocolViolation
-from client.outbox import Outbox
+from client.outbox import BYTES_ON_THEIR_WAY, Outbox
 
 CAMERAS = ["front", "left", "right"]
 cameras = st.sampled_from(CAMERAS)
@@ -95,3 +95,23 @@ def test_credit_for_an_unknown_camera_is_the_servers_mistake() -> None:
         assert "'rear'" in str(error)
     else:
         raise AssertionError
+
+
+@given(sizes=st.lists(st.integers(0, 2 * BYTES_ON_THEIR_WAY), min_size=3, max_size=3), order=st.permutations(CAMERAS))
+def test_frames_of_a_hurry_do_not_share_the_way(sizes: list[int], order: list[str]) -> None:
+    size_of = dict(zip(CAMERAS, sizes, strict=True))
+    outbox: Outbox[int] = Outbox(CAMERAS, hurries=True)
+    for number, camera in enumerate(order):
+        outbox.grant(camera, 1)
+        outbox.put(camera, number, size_of[camera])
+    on_their_way: list[str] = []
+    arrived = []
+    while len(arrived) < len(CAMERAS):
+        while (taken := outbox.take()) is not None:
+            on_their_way.append(taken[0])
+        in_bytes = [size_of[camera] for camera in on_their_way]
+        assert on_their_way, "one always goes"
+        assert sum(in_bytes) <= BYTES_ON_THEIR_WAY or sum(size > 0 for size in in_bytes) == 1
+        arrived.append(on_their_way.pop(0))
+        outbox.grant(arrived[-1], 1)
+    assert sorted(arrived) == sorted(CAMERAS)

@@ -24,7 +24,7 @@ _LOW = "var(--low)"
 
 def page(facts: dict[str, Any]) -> str:
     """The page for a report's facts (see `build_engine.report.contents`)."""
-    templates = environment()
+    templates, modules = environment(), {layer["name"]: layer["module"] or layer["name"] for layer in facts["layers"]}
     templates.filters |= {"graph": graph_name, "shape": shape}
     return templates.get_template("report.html.j2").render(
         facts,
@@ -32,7 +32,9 @@ def page(facts: dict[str, Any]) -> str:
         tiles=_tiles(facts),
         **drawn(facts["fusion"]),
         memory_charts=[(row["account"], _memory_chart(row)) for row in facts["memory"]],
-        precision_plots=precision.plots(facts["quantization"]),
+        precision_plots=precision.plots(facts["quantization"], modules, graph_name),
+        modules=modules,
+        costs={layer["name"]: layer for layer in (facts["quantization"] or {"layers": []})["layers"]},
         latency_charts=_latency_charts(facts),
         metrics=sorted({name for graph in facts["accuracy"]["graphs"] for name in graph["metric"]}),
         largest_layer=max((layer["macs"] for layer in facts["layers"]), default=1) or 1,

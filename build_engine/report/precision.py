@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -68,37 +69,54 @@ def quantization(built: Built) -> dict[str, Any] | None:
     }
 
 
-def plots(facts: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Title and SVG of each plot that the facts allow."""
+def plots(
+    facts: Mapping[str, Any] | None, modules: Mapping[str, str], graph_name: Callable[[str], str]
+) -> list[tuple[str, str]]:
+    """Title and SVG of each plot that the facts allow.
+
+    Args:
+        facts: From `quantization`.
+        modules: What a person calls a layer, by its node.
+        graph_name: What a person calls a graph.
+    """
     if facts is None:
         return []
     layers, found = facts["layers"], []
     kept = [bool(layer["kept"]) for layer in layers]
-    names = [layer["name"] for layer in layers]
+    names = [modules.get(layer["name"], layer["name"]) for layer in layers]
     if any(layer["sensitivity"] is not None for layer in layers):
         alone = {"alone in lower precision": [layer["sensitivity"] for layer in layers]}
-        found.append(("Sensitivity: noise at the network's end from each layer alone", scatter(names, alone, kept)))
+        found.append(("Sensitivity: noise at the network's end from each layer alone", bars(names, alone, kept)))
     graphs = list(dict.fromkeys(graph for layer in layers for graph in layer["error"]))
     if graphs:
-        series = {graph: [layer["error"].get(graph) for layer in layers] for graph in graphs}
-        found.append(("Error of each layer's output, as it has built up to there", scatter(names, series, kept)))
+        series = {graph_name(graph): [layer["error"].get(graph) for layer in layers] for graph in graphs}
+        found.append(("Error of each layer's output, as it has built up to there", bars(names, series, kept)))
     return found
 
 
-def scatter(names: Sequence[str], series: Mapping[str, Sequence[float | None]], kept: Sequence[bool]) -> str:
+def ticks(largest: float) -> list[float]:
+    """Round values from 0 up to the first that is no less than the largest, two to five steps of 1, 2 or 5 apart."""
+    magnitude = 10.0 ** math.floor(math.log10(largest))
+    step = next(
+        step for step in (0.2 * magnitude, 0.5 * magnitude, magnitude, 2 * magnitude) if largest <= 5.0001 * step
+    )
+    return [step * count for count in range(math.ceil(largest / step - 1e-9) + 1)]
+
+
+def bars(names: Sequence[str], series: Mapping[str, Sequence[float | None]], kept: Sequence[bool]) -> str:
     """Layers from left to right, relative error in per cent upwards; layers kept out have a grey band behind them."""
     largest = max((value for values in series.values() for value in values if value is not None), default=0) or 1
+    marks = ticks(largest)
     step = (_WIDTH - _LEFT) / max(1, len(names))
     floor = _HEIGHT - _BOTTOM
 
     def y(value: float) -> float:
-        return floor - (floor - _TOP) * value / largest
+        return floor - (floor - _TOP) * value / marks[-1]
 
     parts = [
-        f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(largest * share):.1f}" y2="{y(largest * share):.1f}" '
-        f'stroke="var(--line)"/><text x="{_LEFT - 8}" y="{y(largest * share) + 4:.1f}" text-anchor="end" '
-        f'class="label">{100 * largest * share:.3g} %</text>'
-        for share in (0, 0.5, 1)
+        f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(mark):.1f}" y2="{y(mark):.1f}" stroke="var(--line)"/>'
+        f'<text x="{_LEFT - 8}" y="{y(mark) + 4:.1f}" text-anchor="end" class="label">{100 * mark:.3g} %</text>'
+        for mark in marks
     ]
     for index, out in enumerate(kept):
         if out:
@@ -117,9 +135,10 @@ def scatter(names: Sequence[str], series: Mapping[str, Sequence[float | None]], 
                     f"<title>{escape(names[index])}: {100 * value:.2f} %</title></rect>"
                 )
     x = float(_LEFT)
-    for number, name in enumerate(series):
+    legend = [(name, COLORS[number % len(COLORS)]) for number, name in enumerate(series)]
+    for name, color in [*legend, ("kept out", "var(--line)")] if any(kept) else legend:
         parts.append(
-            f'<rect x="{x:.0f}" y="{_HEIGHT - 12}" width="10" height="10" fill="{COLORS[number % len(COLORS)]}"/>'
+            f'<rect x="{x:.0f}" y="{_HEIGHT - 12}" width="10" height="10" fill="{color}"/>'
             f'<text x="{x + 15:.0f}" y="{_HEIGHT - 3}" class="label">{escape(name)}</text>'
         )
         x += 40 + 7.2 * len(name)

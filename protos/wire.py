@@ -97,13 +97,14 @@ def read_varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
         DecodeError: It is cut off, or longer than 64 bits need.
     """
     value = shift = 0
-    while shift < 64:
-        if position >= len(message):
-            raise DecodeError(f"cut off at byte {position}")
-        byte = message[position]
-        position += 1
-        if byte < 0x80:
-            return value | byte << shift, position
-        value |= (byte & 0x7F) << shift
-        shift += 7
+    try:
+        while shift < 64:
+            byte = message[position]
+            position += 1
+            if byte < 0x80:
+                return value | byte << shift, position
+            value |= (byte & 0x7F) << shift
+            shift += 7
+    except IndexError:
+        raise DecodeError(f"cut off at byte {position}") from None
     raise DecodeError(f"a varint at byte {position - 10} is too long")

@@ -20,8 +20,8 @@ def rows(header: pb.FrameHeader, pixels: memoryview, count: int, first: int = 0)
     """
     row = row_bytes(header.encoding, header.width)
     stride = header.stride_bytes or row
-    plane = np.frombuffer(pixels, np.uint8, count=count * stride, offset=first * stride).reshape(count, stride)
-    return plane[:, :row]
+    plane = np.frombuffer(pixels, np.uint8, count * stride, first * stride).reshape(count, stride)
+    return plane if stride == row else plane[:, :row]
 
 
 def wide(samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:

@@ -83,7 +83,7 @@ async def test_nothing_waits_but_the_freshest_frame_and_every_frame_is_accounted
             most_in_flight = max(most_in_flight, *(counts.in_flight for counts in stream.counts.values()))
         engine.free()
         while any(counts.in_flight for counts in stream.counts.values()):
-            await stream._changed.wait()
+            await stream._exchange.changed.wait()
         await stream.finish()
         await reading
         computing.cancel()

@@ -98,8 +98,8 @@ async def test_conflation_gives_slots_back_and_every_frame_sent_is_answered(bund
         await asyncio.sleep(0.05)
         assert stream.counts["front"].in_flight <= 3
         engine.free()
-        while stream.counts["front"].in_flight or not stream._outbox.is_empty():
-            await stream._changed.wait()
+        while stream.counts["front"].in_flight or not stream._exchange.outbox.is_empty():
+            await stream._exchange.changed.wait()
         await stream.finish()
         results = [result async for result in stream]
     counts = stream.counts["front"]

@@ -307,7 +307,7 @@ async def test_unread_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
             for _ in range(6):
                 await live.send(client.Frame("front", PIXELS))
             await live.finish()
-            while not live._ended:
+            while not live._exchange.ended:
                 await asyncio.sleep(0.001)
             assert [result.sequence async for result in live] == [3, 4, 5]
             assert live.unread_dropped == 3
@@ -344,11 +344,11 @@ async def test_a_server_clock_that_steps_is_counted_and_the_offset_found_anew() 
     script = Script(well_behaved, clock_offset_ns=10**12)
     async with serving(script) as address, client.connect(address) as server, server.stream([GRAY]) as stream:
         while stream.clock_offset is None:
-            await stream._changed.wait()
+            await stream._exchange.changed.wait()
         assert stream.clock_steps == 0
         script.clock_offset_ns += 3600 * 10**9
         while stream.clock_steps == 0:
-            await stream._changed.wait()
+            await stream._exchange.changed.wait()
         offset = stream.clock_offset
         assert offset is not None
         assert abs(offset.offset_ns - script.clock_offset_ns) <= offset.uncertainty_ns

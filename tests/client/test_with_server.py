@@ -93,7 +93,7 @@ async def test_an_unknown_clock_is_estimated_by_probes(serving: Serving, monkeyp
     async with client.connect(serving.address) as server, server.stream([camera()]) as stream:
         assert not stream.opened.same_clock
         while (offset := stream.clock_offset) is None:
-            await stream._changed.wait()
+            await stream._exchange.changed.wait()
         assert abs(offset.offset_ns) <= offset.uncertainty_ns, "it is the same clock after all"
         stream.submit(client.Frame("front", IMAGE))
         result = await anext(stream)
@@ -120,8 +120,8 @@ async def test_a_flood_is_dropped_at_the_client_and_every_sent_frame_is_answered
     async with client.connect(serving.address) as server, server.stream([camera()]) as stream:
         for _ in range(200):
             stream.submit(client.Frame("front", IMAGE))
-        while not stream._outbox.is_empty():
-            await stream._changed.wait()
+        while not stream._exchange.outbox.is_empty():
+            await stream._exchange.changed.wait()
         await stream.finish()
         results = [result async for result in stream]
         counts = stream.counts["front"]

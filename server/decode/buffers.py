@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import threading
 
 import numpy as np
@@ -27,7 +28,8 @@ class Buffers:
             fitting = [index for index, buffer in enumerate(self._free) if buffer.size >= size_bytes]
             if fitting:
                 return self._free.pop(min(fitting, key=lambda index: self._free[index].size))
-        return np.empty(size_bytes, np.uint8)
+        # Mapped, so that it goes back to the system when it is let go; the allocator would keep it, with holes.
+        return np.frombuffer(mmap.mmap(-1, size_bytes), np.uint8)
 
     def give(self, buffer: Array) -> None:
         """Take a buffer back; the smallest is let go where too many wait."""

@@ -32,6 +32,7 @@ BY_NAME = {
     "deploy_forms": "fused against the form that each family's authors deploy",
     "memory": "memory of fusing a large model",
     "real_models": "models that people run, fused, quantized, compiled",
+    "preprocessing": "accuracy of large frames, by the kernel that brings them to the network's size",
     "search": "how long the search over an accuracy budget takes on 30 layers",
     "classifier": "INT8 of a classifier in RepVGG form, trained here",
     "backbones": "what re-parameterization buys on the reference task: trains for hours",

@@ -17,6 +17,9 @@ from build_engine.quantize.store import Store
 RETURNS = 16
 """Most trials of taking layers inside again: the order by sensitivity is a good guess, not a proof."""
 
+PATIENCE = 3
+"""Single layers in a row that have to stay out, after which those that make more noise are left out untried."""
+
 Graphs = Callable[[frozenset[str]], Mapping[str, Candidate]]
 """The graph of every runtime, by name, with these layers kept out of the lower precision."""
 
@@ -108,6 +111,8 @@ class Search:
         sensitivity = self._sensitivity()
         order = sorted(self.layers, key=lambda layer: (-sensitivity[layer], layer))
         kept = self._return_some(self._bisect(order), sensitivity)
+        if len(kept) == len(order):
+            self._give_up(order)
         return self._found(kept, sensitivity)
 
     def _announce(self, seconds_per_layer: float) -> None:
@@ -133,8 +138,8 @@ class Search:
         return found
 
     def _bisect(self, order: Sequence[str]) -> list[str]:
-        """The fewest of the first layers of an order that have to stay out."""
-        low, high = 0, len(order)  # `low` of them do not suffice; `high` would leave nothing
+        """The fewest of the first layers of an order that have to stay out; all of them, if the last costs too much."""
+        low, high = 0, len(order)  # `low` of them do not suffice
         with self.progress.step("Judging how many to keep out", math.ceil(math.log2(len(order) + 1))) as advance:
             while high - low > 1:
                 middle = (low + high) // 2
@@ -143,8 +148,6 @@ class Search:
                 else:
                     low = middle
                 advance()
-        if high == len(order):
-            self._give_up(order)
         return list(order[:high])
 
     def _return_some(self, kept: list[str], sensitivity: Mapping[str, float]) -> frozenset[str]:
@@ -154,18 +157,19 @@ class Search:
         once; after a success twice as many, after a failure half as many, until single ones have to stay out.
         """
         waiting = sorted(kept, key=lambda layer: (sensitivity[layer], layer))
-        inside, size = set(kept), max(1, len(kept) // 2)
+        inside, size, failed = set(kept), max(1, len(kept) // 2), 0
         with self.progress.step("Trying layers inside again", RETURNS) as advance:
             for _ in range(RETURNS):
                 group = set(waiting[:size])
-                if not group or group == inside:
+                if not group or group == inside or (failed >= PATIENCE and len(inside) < len(self.layers)):
                     break
-                fits = self._fits(frozenset(inside - group))
-                if fits:
+                if self._fits(frozenset(inside - group)):
                     inside -= group
-                if fits or size == 1:
-                    waiting = waiting[size:]
-                size = max(1, 2 * size if fits else size // 2)
+                    waiting, size, failed = waiting[size:], 2 * size, 0
+                elif size == 1:
+                    waiting, failed = waiting[1:], failed + 1
+                else:
+                    size //= 2
                 advance()
         return frozenset(inside)
 
@@ -188,8 +192,8 @@ class Search:
         return Found(kept, drop, worst, dict(sensitivity), self._known[kept], tuple(self._trials))
 
     def _give_up(self, order: Sequence[str]) -> None:
-        best = min(self._trials, key=lambda trial: (trial.drop, trial.kept))
-        self._fits(frozenset(order[: best.kept]), all_graphs=True)
+        kept = min(self._known, key=lambda one: (worst_of(self._known[one])[0], len(one)))
+        self._fits(kept, all_graphs=True)
         best = self._trials[-1]
         raise BuildError(
             f"a drop of {self.budget:g} points cannot be kept in {self.precision}: the best reachable point is "

@@ -5,10 +5,12 @@ import math
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from build_engine import quantize
 from build_engine.errors import BuildError
@@ -29,7 +31,9 @@ from build_engine.quantize import (
     best_choice,
     lower_precision_core,
 )
-from build_engine.quantize.judge import points_lost
+from build_engine.quantize.candidate import Candidate
+from build_engine.quantize.judge import Judgement, points_lost
+from build_engine.quantize.search import RETURNS
 from build_engine.quantize.store import Measured
 
 
@@ -139,6 +143,58 @@ def test_a_loose_budget_keeps_everything_and_a_tight_one_finds_fewest(
     again = searching(quantizer, samples, store, 0.7 * loose.drop, Noting()).run()
     assert again == tight
     assert store.measured == measured, "everything was known"
+
+
+@given(count=st.integers(6, 60), needed=st.sets(st.integers(0, 59), min_size=1, max_size=3), right=st.booleans())
+def test_what_has_to_stay_out_stays_out_and_a_wrong_order_costs_few_layers(
+    count: int, needed: set[int], right: bool
+) -> None:
+    layers = [f"layer{index}" for index in range(count)]
+    costly = {f"layer{index % count}" for index in needed}
+    made: dict[str, frozenset[str]] = {}
+
+    def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
+        candidate = Candidate("graph", ",".join(sorted(kept)), onnx.ModelProto)
+        made[candidate.identity] = kept
+        return {"graph": candidate}
+
+    def judge(candidate: Candidate) -> Judgement:
+        drop = float(len(costly - made[candidate.identity]))
+        return Judgement({"accuracy": 1 - drop / 100}, drop, "accuracy", 0.0)
+
+    def noise(candidate: Candidate) -> float:
+        (alone,) = set(layers) - made[candidate.identity]
+        return 2.0 + layers.index(alone) if (alone in costly) == right else 1.0
+
+    progress = Noting()
+    search = Search(
+        layers, graphs, cast(Judge, judge), cast(Noise, noise), 0.0, "INT8", Store(None, progress), progress
+    )
+    found = search.run()
+    assert costly <= found.kept and found.drop == 0
+    assert len(found.trials) <= 1 + math.ceil(math.log2(count + 1)) + RETURNS
+    if right:
+        assert found.kept == costly
+    elif len(costly) == 1:
+        assert len(found.kept) <= 0.6 * count, "half of those that cost nothing came back at once"
+    assert f"{math.ceil(math.log2(count + 1)) + RETURNS} judgements" in progress.notes[0]
+
+
+def test_a_second_search_makes_no_graph_that_was_measured(
+    quantizer: Quantizer, core: Core, samples: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, Silent())
+    budget = 0.7 * searching(quantizer, samples, store, 50.0, Noting()).run().drop
+    found = searching(quantizer, samples, store, budget, Noting()).run()
+    again = Quantizer(quantizer.model, core, samples, RECIPES, Silent())
+
+    def refuse(*_: object) -> onnx.ModelProto:
+        raise AssertionError("everything is known")
+
+    monkeypatch.setattr(again, "graph", refuse)
+    progress = Noting()
+    assert searching(again, samples, Store(tmp_path, progress), budget, progress).run() == found
+    assert "less what was measured before" in progress.notes[0]
 
 
 def test_an_interrupted_search_goes_on_where_it_stopped(

@@ -244,19 +244,30 @@ def evaluate(
     def run(batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         return session.run({input_name: batch})
 
+    remedy = "call it in Python first; it takes run(batch) -> outputs by name, and returns numbers by name"
     with progress.step(f"Evaluating {graph}"):
         try:
-            result = {str(name): float(value) for name, value in function(run, **arguments).items()}
+            answer = function(run, **arguments)
         except BuildError:
             raise
         except Exception as error:  # whatever the user's metric raises
-            raise BuildError(
-                f"the metric failed on graph {graph}: {type(error).__name__}: {error}",
-                remedy="call it in Python first; it takes run(batch) -> outputs by name, and returns numbers by name",
-            ) from error
+            text = f"the metric failed on graph {graph}: {type(error).__name__}: {error}"
+            raise BuildError(text, remedy=remedy) from error
+    try:
+        result = {str(name): float(value) for name, value in answer.items()}
+    except (AttributeError, TypeError, ValueError):
+        result = {}
+    if not result:
+        text = f"the metric returned {_short(answer)} on graph {graph}, not one number or more by name"
+        raise BuildError(text, remedy=remedy)
     if wrong := [name for name, value in result.items() if not math.isfinite(value)]:
         raise NotFinite(
             f"the metric returned no finite number for {', '.join(wrong)} on graph {graph}",
             remedy="leave a figure out where it is not defined",
         )
     return result
+
+
+def _short(value: object) -> str:
+    words = repr(value)
+    return words if len(words) <= 100 else f"{words[:97]}..."

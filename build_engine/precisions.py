@@ -121,18 +121,19 @@ class Lowering:
         quantizer = Quantizer(model, core, samples.inputs, recipes, self.progress)
         store = self._store()
         noise = Noise(self.model, core, samples.spread(NOISE_SAMPLES), store)
+        budget = self.options.max_accuracy_drop
+        judge = self._judge(samples, store) if budget is not None else None  # a metric that fails should fail now
         choice, tried = PLAIN, tuple[Tried, ...]()
         if integers:
             choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress)
         elif self.options.calibration_method:  # a float's steps grow with its values: clipping gains little
             choice = Choice(self.options.calibration_method)
-        found, judge = None, None
-        if (budget := self.options.max_accuracy_drop) is not None:
+        found = None
+        if budget is not None and judge is not None:
             if "rtx" in nvidia:  # what it refuses should not take a search to find out
                 plain = serialize(quantizer.graph(PLAIN, recipes[-1]))
                 name, largest = f"plain {recipes[-1].name}", self.options.max_batch
                 compile_graph(name, plain, "rtx", largest, self.progress, self.options.precision)
-            judge = self._judge(samples, store)
 
             def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
                 return quantizer.candidates(choice.without(kept))

@@ -139,7 +139,8 @@ class Judge:
         known = self._measured(candidate)
         figures = known.figures
         if NOT_FINITE in figures:
-            return Judgement({}, math.inf, "finite outputs", known.seconds)
+            what = "a figure of the metric that is no finite number" if self._metric else "outputs that are not finite"
+            return Judgement({}, math.inf, what, known.seconds)
         if self._metric:
             missing = [one for one in self.reference if one not in figures]
             if missing:

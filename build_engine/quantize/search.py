@@ -119,7 +119,9 @@ class Search:
         judged, layers = math.ceil(math.log2(len(self.layers) + 1)) + RETURNS, len(self.layers)
         seconds_per_judgement = sum(one.seconds for one in self._known[frozenset()].values())
         seconds = judged * seconds_per_judgement + layers * seconds_per_layer
-        text = f"{self.precision} throughout loses {self._trials[-1].drop:.2f} points ({self._trials[-1].worst}), "
+        first = self._trials[0]
+        lost = f"{first.drop:.2f} points" if math.isfinite(first.drop) else "everything"
+        text = f"{self.precision} throughout loses {lost} ({first.worst}), "
         text += f"allowed are {self.budget:g}: searching which of {layers} layers to keep out; "
         text += f"{layers} layers alone at {seconds_per_layer:.2g} s and {judged} judgements of "
         text += f"{seconds_per_judgement:.2g} s, {_duration(seconds)} at most"
@@ -195,12 +197,15 @@ class Search:
         kept = min(self._known, key=lambda one: (worst_of(self._known[one])[0], len(one)))
         self._fits(kept, all_graphs=True)
         best = self._trials[-1]
+        advice = "find out why with the metric alone"
+        if math.isfinite(best.drop):
+            advice = f"allow it with --max-accuracy-drop {_round_up(best.drop)}, give more or more varied frames to "
+            advice += "--calibration-data"
         raise BuildError(
             f"a drop of {self.budget:g} points cannot be kept in {self.precision}: the best reachable point is "
-            f"{best.drop:.3g} points with {len(order) - best.kept} of {len(order)} layers in {self.precision}; "
+            f"{_points(best.drop)} with {len(order) - best.kept} of {len(order)} layers in {self.precision}; "
             f"what limits it is {best.worst}, and the most sensitive layers are {', '.join(order[:3])}",
-            remedy=f"allow it with --max-accuracy-drop {_round_up(best.drop)}, give more or more varied frames to "
-            "--calibration-data, or build with --precision fp16 or fp32; nothing was written, and what was measured is "
+            remedy=f"{advice}, or build with --precision fp16 or fp32; nothing was written, and what was measured is "
             "kept for the next try",
         )
 
@@ -216,4 +221,8 @@ def _duration(seconds: float) -> str:
 
 
 def _round_up(drop: float) -> str:
-    return f"{math.ceil(drop * 100 + 1e-9) / 100:g}" if math.isfinite(drop) else "100"
+    return f"{math.ceil(drop * 100 + 1e-9) / 100:g}"
+
+
+def _points(drop: float) -> str:
+    return f"{drop:.3g} points" if math.isfinite(drop) else "beyond measure"

@@ -238,11 +238,24 @@ def test_a_metric_that_raises_or_returns_nan_is_a_clear_error(
     for function, says in (
         (raising, "ZeroDivisionError: no labels"),
         (lambda run: {"mAP": math.nan}, "no finite number"),
+        (lambda run: {}, "the metric returned {} on graph float"),
+        (lambda run: None, "returned None on graph float, not one number or more by name"),
+        (lambda run: {"mAP": "good"}, "returned {'mAP': 'good'}"),
     ):
         with pytest.raises(BuildError, match=says):
             searching(
                 quantizer, samples, Store(None, Silent()), 1.0, Noting(), metric=Metric("m:f", function, {}, "image")
             )
+
+
+def test_a_metric_that_is_nan_of_every_lower_precision_is_named(
+    quantizer: Quantizer, samples: list[dict[str, Any]]
+) -> None:
+    figures = iter([{"mAP": 0.5}])
+    metric = Metric("m:f", lambda run: next(figures, {"mAP": math.nan}), {}, "image")
+    with pytest.raises(BuildError, match=r"beyond measure .* what limits it is a figure of the metric") as caught:
+        searching(quantizer, samples, Store(None, Silent()), 1.0, Noting(), metric=metric).run()
+    assert "--max-accuracy-drop" not in caught.value.remedy
 
 
 def test_a_disk_that_fills_up_ends_no_search(

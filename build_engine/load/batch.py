@@ -1,4 +1,4 @@
-"""The one dimension that is free at run time gets one name."""
+"""The one dimension that is free at run time gets one name; those that only a run tells, a size where that is sure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import onnx
 from build_engine.errors import BuildError
 from build_engine.graph import BATCH, dimensions, feeds, random_inputs, tensor_specs
 from build_engine.session import Session
+
+LISTING = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique"})
+"""Operators whose outputs may be as long as what is in their inputs wants."""
 
 
 def name_batch(model: onnx.ModelProto, others: Collection[str] = ()) -> None:
@@ -49,28 +52,39 @@ def name_batch(model: onnx.ModelProto, others: Collection[str] = ()) -> None:
                 dim.dim_param = ""  # the batch by another name, or the length of a list: inference or a run tells
 
 
-def name_output_batch(model: onnx.ModelProto, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
-    """Call the first dimension of an output `batch`, in place, where neither the file nor inference says what it is.
+def fill_outputs(model: onnx.ModelProto, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Say what neither the file nor inference knows of the outputs' dimensions, in place, where runs can tell.
 
-    Older exporters reshape to a batch that they compute. Two entries go in, then three: what comes out as long as that
-    is the batch.
+    Older exporters reshape to sizes that they compute. Two entries go in, then three:
+
+    1. A first dimension that is as long as that is the batch.
+    2. Another that is the same both times is fixed, if the inputs' dimensions are and nothing in the graph makes a list
+       whose length depends on what it holds.
 
     Args:
         model: The graph, its inputs' dimensions named.
         sizes: Of the dimensions besides the batch that are free.
     """
-    unknown = [value for value in model.graph.output if _unknown(dimensions(value)[:1])]
+    unknown = [value for value in model.graph.output if _unknown(dimensions(value))]
     shapes = [dimensions(value) for value in feeds(model)]
     if not unknown or not all(shape and shape[0] == BATCH and "" not in shape for shape in shapes):
         return
     try:
         session, specs = Session(model), tensor_specs(feeds(model))
-        answered = {entries: session.run(random_inputs(specs, entries, 0, sizes)) for entries in (2, 3)}
+        answered = {entries: session.run(random_inputs(specs, entries, entries, sizes)) for entries in (2, 3)}
     except BuildError:
         return  # the build says why, in its own words
+    fixed = not sizes and not any(_unknown(shape) for shape in shapes)
+    fixed &= not any(node.op_type in LISTING for node in model.graph.node)
     for value in unknown:
-        if all(outputs[value.name].shape[:1] == (entries,) for entries, outputs in answered.items()):
-            value.type.tensor_type.shape.dim[0].dim_param = BATCH
+        seen = {entries: outputs[value.name].shape for entries, outputs in answered.items()}
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value or dim.dim_param == BATCH:
+                continue
+            if axis == 0 and all(shape[:1] == (entries,) for entries, shape in seen.items()):
+                dim.dim_param = BATCH
+            elif fixed and seen[2][axis] == seen[3][axis]:
+                dim.dim_value = seen[2][axis]
 
 
 def _unknown(sizes: tuple[int | str, ...]) -> bool:

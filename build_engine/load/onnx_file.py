@@ -13,7 +13,7 @@ from onnx import shape_inference, version_converter
 
 from build_engine.errors import BuildError
 from build_engine.graph import dimensions, feeds, opset_of
-from build_engine.load.batch import name_batch, name_output_batch
+from build_engine.load.batch import fill_outputs, name_batch
 from build_engine.load.free import name_inputs, name_outputs
 from build_engine.load.shapes import InputShape
 from engine.manifest import FreeDimension
@@ -66,7 +66,7 @@ def load_onnx(
         model = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         raise BuildError(f"{path}: shapes do not fit: {error}", remedy="check --input-shape") from None
-    name_output_batch(model, {name: dimension.usual for name, dimension in free.items()})
+    fill_outputs(model, {name: dimension.usual for name, dimension in free.items()})
     name_outputs(model)
     return model, digest
 

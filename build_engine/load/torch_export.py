@@ -19,7 +19,7 @@ from torch import nn
 
 from build_engine.errors import BuildError
 from build_engine.graph import BATCH
-from build_engine.load.batch import name_batch, name_output_batch
+from build_engine.load.batch import fill_outputs, name_batch
 from build_engine.load.free import name_outputs
 from build_engine.load.shapes import InputShape
 
@@ -132,7 +132,7 @@ def _tidy(program: torch.onnx.ONNXProgram, outputs: Sequence[str] | None) -> onn
     model: onnx.ModelProto = program.model_proto
     name_batch(model)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    name_output_batch(model)
+    fill_outputs(model)
     name_outputs(model)
     return model
 

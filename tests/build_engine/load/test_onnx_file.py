@@ -45,6 +45,34 @@ def test_a_batch_that_inference_loses_is_found_by_running_two(tmp_path: Path) ->
     assert [dimensions(value) for value in loaded.graph.output] == [("batch", 192), (1, 192)]
 
 
+@pytest.mark.parametrize("listing", [False, True])
+def test_a_size_that_inference_loses_is_measured_unless_it_may_depend_on_the_data(
+    listing: bool, tmp_path: Path
+) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])
+    outputs = [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", "M", 48])]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["half"], start=3),
+        helper.make_node("Cast", ["half"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["real", "factor"], ["fewer"]),
+        helper.make_node("Cast", ["fewer"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Concat", ["any", "count", "width"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["rows"]),
+    ]
+    if listing:
+        nodes.append(helper.make_node("NonZero", ["rows"], ["places"]))
+        outputs.append(helper.make_tensor_value_info("places", TensorProto.INT64, [3, "P"]))
+    fixed = [helper.make_tensor("factor", TensorProto.FLOAT, [1], [0.5])]
+    fixed += [helper.make_tensor(name, TensorProto.INT64, [1], [size]) for name, size in (("any", -1), ("width", 48))]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], outputs, fixed), ir_version=8)
+    model.opset_import[0].version = 18
+    onnx.save(model, tmp_path / "m.onnx")
+    loaded, _ = load_onnx(tmp_path / "m.onnx", (), None)
+    found = dimensions(loaded.graph.output[0])
+    assert found[0] == "batch" and found[2] == 48
+    assert (found[1] == 4) != listing, found
+
+
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
     model, _ = load_onnx(save(tmp_path / "m.onnx", [1, 3, 8, 8]), (), None)
     assert dimensions(feeds(model)[0]) == (1, 3, 8, 8)

@@ -153,9 +153,10 @@ def check_finite(graph: str, outputs: Tensors) -> None:
             share = 1 - float(np.isfinite(array).mean())
             raise NotFinite(
                 f"output {name!r} of graph {graph} holds a NaN or an infinity in {100 * share:.3g} % of its values on "
-                "the calibration data",
+                "the frames of --calibration-data, or without it on random inputs",
                 remedy="where the float graph does so too, the model or its input scale (--mean, --std) is at fault; "
-                "else build with --precision fp32, or find the layer that overflows and scale it down in training",
+                "else add --calibration-data, by which layers that overflow FP16 are found and stay in FP32, or build "
+                "with --precision bf16 or fp32",
             )
 
 

@@ -60,6 +60,7 @@ class Core:
         self._process = process
         self._version = version
         catalogue.on_load = self._count_engine
+        catalogue.on_rollback = self._rolled_back
         catalogue.on_unload = self._forget_engine
 
     @property
@@ -147,6 +148,12 @@ class Core:
     def _count_engine(self, lane: Lane) -> None:
         """An engine is served."""
         lane.served.count(self.metrics, self._version)
+
+    def _rolled_back(self, lane: Lane, failed: ServedEngine) -> None:
+        """An engine serves again in whose place another one failed."""
+        self.metrics.forget_engine(lane.name, failed.bundle.manifest.version)
+        self._count_engine(lane)
+        self.metrics.rollbacks(lane.name).inc()
 
     def _forget_engine(self, lane: Lane) -> None:
         """An engine is about to be unloaded: its streams get no more answers."""

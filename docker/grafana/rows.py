@@ -363,6 +363,19 @@ ENGINE_ROW = (
         "bytes",
         stacked=True,
     ),
+    Panel(
+        "Engines rolled back, restarted",
+        "Within the last hour: the one before serves again since the one swapped into its place failed its first "
+        "frames; an engine's process (--engine-process) died and was started again. The log has the reasons.",
+        (
+            ("sum by (engine) (increase(monocoque_engine_rollbacks_total[1h]))", "{{engine}} rolled back"),
+            ("sum by (engine) (increase(monocoque_engine_restarts_total[1h]))", "{{engine}} restarted"),
+        ),
+        "short",
+        width=24,
+        height=5,
+        steps=((None, GREEN), (1, RED)),
+    ),
 )
 
 MEMORY_ROW = (

@@ -52,6 +52,8 @@ class EngineCatalogue:
         self._busy = asyncio.Lock()
         self.on_load: Callable[[Lane], None] = lambda _: None
         """Told of an engine that is served from now on."""
+        self.on_rollback: Callable[[Lane, ServedEngine], None] = lambda _, __: None
+        """Told of an engine that serves again, and of the one that failed in its place."""
         self.on_unload: Callable[[Lane], None] = lambda _: None
         """Told of an engine that is about to be unloaded."""
 
@@ -200,6 +202,7 @@ class EngineCatalogue:
                 f"two bundles are {lane.name} {lane.version}; the second is {bundle.path}",
                 remedy="give one of them another --name or --version when it is built",
             )
+        lane.on_rollback = self._rolled_back
         self._paths[lane.name, lane.version] = bundle.path
         self._lanes.append(lane)
         try:
@@ -209,6 +212,11 @@ class EngineCatalogue:
             raise
         self.on_load(lane)
         return lane
+
+    def _rolled_back(self, lane: Lane, failed: ServedEngine) -> None:
+        self._paths.pop((lane.name, failed.bundle.manifest.version), None)
+        self._paths[lane.name, lane.version] = lane.served.bundle.path
+        self.on_rollback(lane, failed)
 
     async def _path_of(self, name: str, version: str) -> Path:
         """Where a bundle lies."""

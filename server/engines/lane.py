@@ -18,6 +18,7 @@ from server.engines.extent import Extent
 from server.engines.mailbox import QUEUED_REQUESTS, Mailbox
 from server.engines.memory_fit import check_fit
 from server.engines.opening import OpenEngine, OpenRuntime, open_engine
+from server.engines.probation import Probation
 from server.engines.served_engine import ServedEngine, takes_frames
 from server.engines.statistics import Statistics
 from server.engines.tensor_request import Arrays, Inferred, Outcome, TensorRequest, check_inputs
@@ -74,6 +75,23 @@ class EngineHost:
     died: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class _Serving:
+    """What serves.
+
+    Attributes:
+        threads: Its threads.
+        engine: The engine.
+        version: The bundle's.
+        statistics: What it has done.
+    """
+
+    threads: list[EngineThread]
+    engine: OpenEngine
+    version: str
+    statistics: Statistics
+
+
 class Lane:
     """One engine, from its bundle to its answers. Everything but `Mailbox` belongs to the event loop.
 
@@ -97,6 +115,11 @@ class Lane:
         """Writes the answers to frames that are not computed."""
         self.statistics = Statistics()
         """What it has done since its bundle was loaded."""
+        self.on_rollback: Callable[[Lane, ServedEngine], None] = lambda _, __: None
+        """Told that the engine before serves again, since the one that took its place failed."""
+        self._probation: Probation | None = None
+        self._before: _Serving | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def open(self, bundle: Bundle) -> None:
         """Load the engine and begin to serve it.
@@ -142,14 +165,19 @@ class Lane:
     async def swap(self, bundle: Bundle) -> None:
         """Put another bundle in the engine's place, between two batches.
 
-        It is opened, checked and warmed beside the old one, which serves on; whatever fails, nothing has changed.
+        It is opened, checked and warmed beside the old one, which serves on; whatever fails, nothing has changed. The
+        old one then waits until the new one has computed some batches. If that fails one of them, the old one serves
+        again, now or after this has returned.
 
         Raises:
-            SwapRefused: It is another engine's bundle, takes no frames, or does not fit into memory.
+            SwapRefused: It is another engine's bundle, takes no frames, does not fit into memory, or failed its first
+                frames.
             EngineError: It cannot be loaded.
             StartFailed: It does not compute what it did when the bundle was built.
         """
         old, manifest = self.served, bundle.manifest
+        if self._probation is not None and self._probation.conclude():
+            self._end_probation(self._probation, "")
         if manifest.name != self.name:
             raise SwapRefused(
                 f"{bundle.path} is {manifest.name}, the engine is {self.name}",
@@ -162,15 +190,50 @@ class Lane:
             )
         check_fit(old, bundle, self._host.instances)
         threads, engine = await self._open_threads(bundle)
-        retired, self._threads, self._engine, self.version = self._threads, threads, engine, manifest.version
-        self.statistics = Statistics()
-        self.mailbox.frame_ns = engine.frame_ns
-        self.writer.serve(engine.served.facts())
-        for thread in retired:  # it computes what it has; the scheduler keeps each camera in order meanwhile
-            thread.stop()
-        for thread in threads:
-            thread.serve()
-        await self._end(retired)
+        self._before = _Serving(self._threads, self.engine, self.version, self.statistics)
+        self._probation = Probation(self._threads, threads, self._end_probation)
+        self._put(_Serving(threads, engine, manifest.version, Statistics()))
+        self._probation.begin()
+        if self.mailbox.is_used and (fault := await self._probation.first_batch()):
+            raise SwapRefused(
+                f"{bundle.path} failed its first frames, and {self.name} {self.version} serves again: {fault}",
+                remedy="try it with python -m build_engine verify, and look into the server's log",
+            )
+
+    def _put(self, serving: _Serving) -> None:
+        """Serve something else from now on."""
+        self._threads, self._engine = serving.threads, serving.engine
+        self.version, self.statistics = serving.version, serving.statistics
+        self.mailbox.frame_ns = serving.engine.frame_ns
+        self.writer.serve(serving.engine.served.facts())
+
+    def _end_probation(self, probation: Probation, fault: str) -> None:
+        """The new engine has proved itself and the old one is let go, or the other way round."""
+        self._probation = None
+        for thread in probation.new:
+            thread.judge = None
+        before, self._before = self._before, None
+        if not fault or before is None:
+            self._let_go(probation.old)
+            return
+        failed = self.served
+        self._put(before)
+        self._let_go(probation.new)
+        log.error(
+            "%s %s failed its first frames; %s (%.12s) serves again: %s",
+            self.name,
+            failed.bundle.manifest.version,
+            self.version,
+            self.served.bundle.digest,
+            fault,
+        )
+        self.on_rollback(self, failed)
+
+    def _let_go(self, threads: list[EngineThread]) -> None:
+        """End threads that take nothing any more, without waiting for it."""
+        task = asyncio.ensure_future(self._end(threads))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def infer(
         self,
@@ -223,7 +286,8 @@ class Lane:
         """Stop serving, for good; what waits is answered."""
         self.state, self.reason = EngineState.UNAVAILABLE, "it was unloaded"
         self.mailbox.close()
-        await self._end(self._threads)
+        await self._end([*self._threads, *(self._probation.old if self._probation is not None else ())])
+        await asyncio.gather(*self._ending)
         self._threads = []
         for item in self.mailbox.drain():
             if isinstance(item, Frame):

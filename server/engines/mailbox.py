@@ -52,6 +52,8 @@ class Worker(Generic[Work]):
     def __init__(self, number: int) -> None:
         self.number = number
         self.retired = False
+        self.paused = False
+        """Whether it finishes what it has and takes nothing more for now."""
         self.busy_until_ns: int | None = None
         """When the engine is expected to be free; None while it is."""
         self.preparing = False
@@ -168,11 +170,12 @@ class Mailbox:
                 if not one.preparing:
                     if self._closed or one.retired:
                         return None
-                    now = self._clock()
-                    if self._scheduler.has_turn(one.number, now):
-                        return self._scheduler.take(now, max_batch, curve, one.number)
-                    due = self._scheduler.due_ns()
-                    timeout_s = None if due is None else (due - now) / 1e9
+                    if not one.paused:
+                        now = self._clock()
+                        if self._scheduler.has_turn(one.number, now):
+                            return self._scheduler.take(now, max_batch, curve, one.number)
+                        due = self._scheduler.due_ns()
+                        timeout_s = None if due is None else (due - now) / 1e9
                 self._for_engines.wait(timeout_s)
 
     def take_ahead(
@@ -195,7 +198,7 @@ class Mailbox:
             while not self._closed and not worker.retired:
                 now = self._clock()
                 until_ns = None if worker.ready is not None else worker.busy_until_ns
-                if until_ns is None or not self._scheduler.has_turn(worker.number, now):
+                if worker.paused or until_ns is None or not self._scheduler.has_turn(worker.number, now):
                     self._for_preparers.wait()
                     continue
                 early_ns = until_ns - lead_ns() - now
@@ -235,6 +238,18 @@ class Mailbox:
         """Frames waiting, per source."""
         with self._lock:
             return self._scheduler.depths()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is somebody that may send something."""
+        with self._lock:
+            return self._scheduler.is_used
+
+    def pause(self, worker: Worker[Work], *, paused: bool) -> None:
+        """Let one worker take no more turns for now, or take them again."""
+        with self._lock:
+            worker.paused = paused
+            self._wake_all()
 
     def retire(self, worker: Worker[Work]) -> None:
         """Let one worker take no more turns; the others go on."""

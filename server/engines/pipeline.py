@@ -44,11 +44,13 @@ class Prepared:
         side: Number of the slots it lies in.
         entries: Its frames, in the order of the network input.
         answers: Frames that have an answer without the engine, and those that got one since.
+        fault: Why the engine failed to compute it; empty where it did not.
     """
 
     side: int
     entries: list[_Entry]
     answers: list[Answer]
+    fault: str = ""
 
 
 class Pipeline:
@@ -122,7 +124,7 @@ class Pipeline:
             for entry in entries:
                 entry.frame.ledger.inferred = failed
                 prepared.answers.append(self._writer.without_numbers(entry.frame, "failed", error.message))
-            prepared.entries = []
+            prepared.entries, prepared.fault = [], error.message
             return
         inferred = self._clock()
         for entry in entries:

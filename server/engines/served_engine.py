@@ -116,6 +116,11 @@ class ServedEngine:
         """
         manifest = self.bundle.manifest
         count_memory(self.memory, metrics, manifest.name, manifest.version)
+        for counter in (
+            metrics.rollbacks,
+            metrics.restarts,
+        ):  # what never happened is a 0, not a series that is missing
+            counter(manifest.name)
         metrics.degraded(manifest.name, manifest.version).set(bool(self.degraded))
         metrics.build_info(
             version,

@@ -17,6 +17,7 @@ from server.engines.opening import OpenEngine
 from server.engines.pipeline import Pipeline, Prepared
 from server.engines.tensor_pipeline import late
 from server.engines.tensor_request import Outcome, TensorRequest
+from server.errors import InferenceFailed
 from server.frames import Answer, Frame
 from server.host.process_memory import SAMPLE_INTERVAL_NS
 from server.stream.answers import failure
@@ -63,6 +64,7 @@ class _Work:
     taken: Sequence[Frame] = ()
     prepared: Prepared | None = None
     failed: list[Answer] = field(default_factory=list)
+    fault: str = ""
 
 
 class EngineThread:
@@ -92,6 +94,8 @@ class EngineThread:
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._serving = threading.Event()
+        self.judge: Callable[[str], None] | None = None
+        """Told on this thread of each batch: what went wrong with it, or nothing. Set it before `serve`."""
         self._side = 0
         self._prepare_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
         self._launch_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
@@ -114,6 +118,14 @@ class EngineThread:
     def serve(self) -> None:
         """Begin to take batches."""
         self._serving.set()
+
+    def pause(self) -> None:
+        """Finish the batches it has, and take no more until `resume`."""
+        self._mailbox.pause(self._worker, paused=True)
+
+    def resume(self) -> None:
+        """Take batches again."""
+        self._mailbox.pause(self._worker, paused=False)
 
     def stop(self) -> None:
         """End the thread after the batches it has; what it would have taken is left to others."""
@@ -159,8 +171,11 @@ class EngineThread:
         work = taken if isinstance(taken, _Work) else self._begin(engine, taken)
         computed = [(request, engine.infer(request)) for request in work.requests]
         answers = self._compute(engine, work) if work.frames else []
+        launched = sum(frame.ledger.inferred is not None for frame in work.frames)
+        judge = self.judge
+        if judge is not None and (fault := _fault(engine, work, computed)) is not None:
+            judge(fault)
         if work.keys:
-            launched = sum(frame.ledger.inferred is not None for frame in work.frames)
             now = self._clock()
             memory = None
             if now - self._memory_sampled_at >= SAMPLE_INTERVAL_NS:
@@ -211,7 +226,7 @@ class EngineThread:
                 self._side = (self._side + 1) % _pipeline(engine).sides
                 work.prepared = _pipeline(engine).prepare(frames, self._side)
             except Exception as error:  # a bug of ours must cost these frames and no more
-                work.failed = _failed(engine, frames, error)
+                work.failed, work.fault = _failed(engine, frames, error), failure(error)
             self._prepare_ns.append(self._clock() - started)
         return work
 
@@ -228,6 +243,7 @@ class EngineThread:
             self._launch_ns.append(self._clock() - started)
             return answers
         except Exception as error:  # as above
+            work.fault = failure(error)
             return _failed(engine, work.frames, error)
 
     def _shed(self, engine: OpenEngine, items: Sequence[Frame | TensorRequest], now: int) -> None:
@@ -258,6 +274,16 @@ class EngineThread:
 def _pipeline(engine: OpenEngine) -> Pipeline:
     assert engine.pipeline is not None  # noqa: S101 - streams of an engine without are refused
     return engine.pipeline
+
+
+def _fault(engine: OpenEngine, work: _Work, computed: Sequence[tuple[TensorRequest, Outcome | None]]) -> str | None:
+    """What went wrong with a turn: empty where nothing did, None where nothing came to be computed."""
+    fault = work.fault or (work.prepared.fault if work.prepared is not None else "")
+    if engine.pipeline is None:  # of an engine for cameras, requests of tensors are the less usual way to ask
+        failures = (outcome.message for _, outcome in computed if isinstance(outcome, InferenceFailed))
+        fault = fault or next(failures, "")
+    launched = computed or any(frame.ledger.inferred is not None for frame in work.frames)
+    return fault if fault or launched else None
 
 
 def _failed(engine: OpenEngine, frames: Sequence[Frame], error: Exception) -> list[Answer]:

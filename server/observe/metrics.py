@@ -231,6 +231,14 @@ class Metrics:
         self.degraded = self._gauge(
             "monocoque_engine_degraded", "1 where an engine is not the one that was asked for.", ENGINE_LABELS
         )
+        self.rollbacks = self._counter(
+            "monocoque_engine_rollbacks",
+            "Times that an engine served again since the one that was swapped into its place failed.",
+            ("engine",),
+        )
+        self.restarts = self._counter(
+            "monocoque_engine_restarts", "Times that an engine's process was started again.", ("engine",)
+        )
         self.build_info = self._gauge(
             "monocoque_build_info",
             "What is running; always 1.",

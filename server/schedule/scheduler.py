@@ -277,6 +277,11 @@ class Scheduler(Generic[Key, Item]):
         """Whether no frame waits."""
         return not any(self.depths().values())
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a source that may offer something."""
+        return bool(self._sources)
+
     def _add(self, key: Key, source: _Source[Key, Item]) -> None:
         source.virtual_time = self._virtual_time
         self._sources[key] = source

@@ -280,10 +280,13 @@ class Server:
     def _take_turns(self) -> None:
         self._woken = False  # first: a turn that comes from here on wakes us again
         while self._turns:
-            try:
-                self.core.on_turn(*self._turns.popleft())
-            except Exception:  # a bug of ours must not keep the turns behind it from the loop
-                log.exception("what an engine did was not taken in whole")
+            self._take_turn(*self._turns.popleft())
+
+    def _take_turn(self, lane: Lane, turn: Turn) -> None:
+        try:
+            self.core.on_turn(lane, turn)
+        except Exception:  # a bug of ours must not keep the turns behind it from the loop
+            log.exception("what an engine did was not taken in whole")
 
 
 @contextlib.contextmanager

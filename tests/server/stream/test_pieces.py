@@ -12,6 +12,7 @@ from protos import wire
 from protos.monocoque.v1 import camera_pb2, stream_pb2
 from protos.monocoque.v1 import result_pb2 as pb
 from server.frames import Frame
+from server.stream.pieces import PIECE_BYTES
 from tests.server.conftest import Engine, Running
 from tests.server.raw_client import camera, pixels
 from tests.server.test_bad_clients import no_frames_alive
@@ -33,7 +34,7 @@ def more(data: bytes) -> bytes:
 async def test_a_frame_in_pieces_is_the_frame(running: Running, engine: Engine) -> None:
     stream = running.stream()
     opened = await stream.open([camera()])
-    assert opened.piece_bytes == 1 << 20
+    assert opened.piece_bytes == PIECE_BYTES
     for sequence, (value, piece_bytes) in enumerate([(10, 1), (20, 4096), (30, SIZE_BYTES - 1), (40, SIZE_BYTES)]):
         for message in pieces(sequence, pixels(value), piece_bytes):
             await stream.send(message)

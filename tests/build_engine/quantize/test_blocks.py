@@ -15,7 +15,7 @@ from build_engine.progress import Silent
 from build_engine.quantize import CPU_INT8, calibrate, choose_limits, lower_precision_core, to_int8
 from build_engine.quantize.blocks import Blocks, find_blocks, read_in_blocks
 from build_engine.quantize.int8 import quantized_nodes, quantized_tensors
-from build_engine.quantize.noise import relative_error
+from build_engine.quantize.outputs import relative_error
 from build_engine.quantize.statistics import watched
 from build_engine.session import Session
 

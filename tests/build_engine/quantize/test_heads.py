@@ -10,7 +10,7 @@ from build_engine.graph import feeds, random_inputs, serialize, tensor_specs
 from build_engine.progress import Silent
 from build_engine.quantize import CPU_INT8, TENSORRT_INT8, Choice, Quantizer, lower_precision_core
 from build_engine.quantize.heads import pointwise_heads
-from build_engine.quantize.noise import relative_error
+from build_engine.quantize.outputs import relative_error
 from build_engine.session import Session
 
 

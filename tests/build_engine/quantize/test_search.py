@@ -235,13 +235,14 @@ def test_a_metric_that_raises_or_returns_nan_is_a_clear_error(
     def raising(run: Any) -> dict[str, float]:
         raise ZeroDivisionError("no labels")
 
-    for function, says in (
+    cases: list[tuple[Any, str]] = [
         (raising, "ZeroDivisionError: no labels"),
         (lambda run: {"mAP": math.nan}, "no finite number"),
         (lambda run: {}, "the metric returned {} on graph float"),
         (lambda run: None, "returned None on graph float, not one number or more by name"),
         (lambda run: {"mAP": "good"}, "returned {'mAP': 'good'}"),
-    ):
+    ]
+    for function, says in cases:
         with pytest.raises(BuildError, match=says):
             searching(
                 quantizer, samples, Store(None, Silent()), 1.0, Noting(), metric=Metric("m:f", function, {}, "image")

@@ -7,10 +7,10 @@
 After each chunk of frames, with nothing in flight, all our processes are looked at twice: the server and the client,
 which is this one. First as they are: PSS counts shared pages once over all processes, so their sum is what the machine
 has lost. Then what is in use: without garbage, without the free memory that the allocator keeps for the next frames
-(both are given back for this look), and without libraries, whose share changes with who else has them open. Growth is of
-what is in use; PSS must not pass the peak of its first half by more than a tenth. Streams end in three ways in turn:
+(both are given back for this look), and without libraries, whose share changes with who else has them open. Growth is
+of what is in use; PSS must not pass the peak of its first half by more than a tenth. Streams end in three ways in turn:
 finished, closed with frames on their way, and left by their connection; large frames go as bytes and through shared
-memory in turn. The slope is the median of the slopes between all pairs of samples (Theil and Sen) after the first fifth.
+memory in turn. The slope is the median of the slopes between all pairs of samples (Theil and Sen) but the first fifth.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.decode.buffers import Array, Buffers
 from server.errors import LimitReached, RequestInvalid
@@ -97,8 +95,7 @@ class Pieces:
                 f"{len(pixels)} more bytes came of {self._found(partial)}",
                 remedy="let size_bytes be those of all pieces",
             )
-        # By numpy, which lets other threads run meanwhile.
-        partial.buffer[partial.filled_bytes : end] = np.frombuffer(pixels, np.uint8)
+        partial.buffer.data[partial.filled_bytes : end] = pixels
         partial.filled_bytes = end
         if end < partial.size_bytes:
             return None

@@ -31,11 +31,18 @@ def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Names that a node reads: its inputs, then whatever the bodies of an `If` or a `Loop` read, their own included."""
+    bodies = [body for attribute in node.attribute for body in (attribute.g, *attribute.graphs)]
+    inside = [name for body in bodies for part in body.node for name in reads(part)]
+    return [*node.input, *inside, *(value.name for body in bodies for value in body.output)]
+
+
 def consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     """Nodes that read a tensor, by the tensor's name."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in reads(node):
             readers.setdefault(name, []).append(node)
     return readers
 

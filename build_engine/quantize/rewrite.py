@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from build_engine.graph import reads
+
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 """Permutations between `(N, H, W, C)` and `(N, C, H, W)`."""
 
@@ -29,7 +31,7 @@ def rewritten(
     for node in reversed(nodes):
         if read.intersection(node.output):
             alive.append(node)
-            read.update(node.input)
+            read.update(reads(node))
     result = onnx.ModelProto()
     result.CopyFrom(model)
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read and tensor.name not in arrays]

@@ -29,7 +29,7 @@ class Engine:
         backend_version: Its full version.
         target: Target that is served.
         graph: Graph of the bundle.
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
         device: Device name.
         degraded: Why it is not the engine that was asked for; empty when it is.
         inputs: What it takes.

@@ -52,7 +52,8 @@ class Exchange:
         address: The server's, for messages.
         cameras: Of the stream, by id.
         clock: Of the stream.
-        forgets: Whether results that nobody reads are forgotten.
+        live: Whether only the freshest frames count: few are then on their way at a time, and results that nobody
+            reads are forgotten.
 
     Attributes:
         outbox: Frames that wait to be sent.
@@ -64,9 +65,9 @@ class Exchange:
         error: Why, where that was not asked for.
     """
 
-    def __init__(self, address: str, cameras: Mapping[str, Camera], clock: StreamClock, forgets: bool) -> None:
-        self.outbox: Outbox[Waiting] = Outbox(list(cameras), hurries=forgets)
-        self.inbox = Inbox(forgets)
+    def __init__(self, address: str, cameras: Mapping[str, Camera], clock: StreamClock, live: bool) -> None:
+        self.outbox: Outbox[Waiting] = Outbox(list(cameras), hurries=live)
+        self.inbox = Inbox(live)
         self.sets: deque[SurroundSet] = deque(maxlen=MAX_UNREAD_SETS)
         self.slots: SharedSlots | None = None
         self.changed = Signal()
@@ -137,9 +138,8 @@ class Exchange:
             self._asking.cancel()
         if self._call is not None:
             await self._call.ended()
-        if (
-            self._tasks
-        ):  # gRPC keeps the memory of a read or write that is cancelled; with their call, they end themselves
+        if self._tasks:
+            # gRPC keeps the memory of a read or write that is cancelled; with their call, they end by themselves.
             _, left = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
             for task in left:
                 task.cancel()

@@ -81,7 +81,7 @@ class Stream:
             engine=engine,
             engine_version=engine_version,
         )
-        self._exchange = Exchange(address, self.cameras, clock, forgets=policy == "live")
+        self._exchange = Exchange(address, self.cameras, clock, live=policy == "live")
         self._sequences = dict.fromkeys(self.cameras, 0)
         self._opened: Opened | None = None
 

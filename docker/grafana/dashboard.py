@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from panel import DATASOURCE, Json, as_json  # beside this file
-from rows import FRAMES, RED, ROWS
+from queries import FRAMES, RED
+from rows import ROWS
 
 TARGET = Path(__file__).with_name("dashboards") / "monocoque.json"
 WIDTH = 24

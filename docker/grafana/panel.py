@@ -45,6 +45,32 @@ class Panel:
     decimals: int | None = None
 
 
+def stat(
+    title: str,
+    description: str,
+    query: str,
+    legend: str,
+    unit: str,
+    steps: tuple[tuple[float | None, str], ...] = ((None, "green"),),
+    *,
+    mappings: dict[str, tuple[str, str]] | None = None,
+    decimals: int | None = None,
+) -> Panel:
+    """One number, an eighth of the dashboard wide."""
+    return Panel(
+        title,
+        description,
+        ((query, legend),),
+        unit,
+        "stat",
+        width=3,
+        height=4,
+        steps=steps,
+        mappings=mappings or {},
+        decimals=decimals,
+    )
+
+
 def as_json(panel: Panel, number: int, grid: Json) -> Json:
     """A panel as Grafana wants it.
 

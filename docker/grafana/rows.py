@@ -2,188 +2,140 @@
 
 from __future__ import annotations
 
-from panel import Panel  # beside this file
-
-FRAME_PERIOD_SECONDS = 0.0333
-"""One frame at 30 frames/s."""
-
-GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
-STAGE_COLORS = {
-    "transport": "#8AB8FF",
-    "queue": "#FF9830",
-    "decode": "#CA95E5",
-    "batch": "#FFEE52",
-    "preprocess": "#96D98D",
-    "launch": "#F2CC0C",
-    "inference": "#3274D9",
-    "postprocess": "#37872D",
-    "answer": "#C0D8FF",
-    "total": "#FFFFFF",
-}
-STATUS_COLORS = {
-    "ok": GREEN,
-    "stale": YELLOW,
-    "late": ORANGE,
-    "client dropped": "#8F8F8F",
-    "refused": "#CA95E5",
-    "failed": RED,
-    "torn": "#C4162A",
-    "undelivered": BLUE,
-    "waiting_for_keyframe": "#8AB8FF",
-}
-CAMERA = 'camera=~"$camera"'
-
-
-def quantile(value: float, metric: str, by: str, labels: str = CAMERA) -> str:
-    """A quantile of a histogram, per series of `by`."""
-    grouping = f"{by}, le" if by else "le"
-    return f"histogram_quantile({value}, sum by ({grouping}) (rate({metric}_bucket{{{labels}}}[$__rate_interval])))"
-
-
-def rate(metric: str, by: str, labels: str = CAMERA) -> str:
-    """Events per second, per series of `by`."""
-    return f"sum by ({by}) (rate({metric}{{{labels}}}[$__rate_interval]))"
-
-
-LATENCY = "monocoque_stage_latency_seconds"
-AGE = "monocoque_frame_age_seconds"
-FRAMES = "monocoque_frames_total"
-CLIENT_DROPPED = "monocoque_client_dropped_frames_total"
-BUDGET = ((None, GREEN), (FRAME_PERIOD_SECONDS, YELLOW), (3 * FRAME_PERIOD_SECONDS, RED))
-SHARE = ((None, RED), (0.9, YELLOW), (0.99, GREEN))
-LOST = ((None, GREEN), (0.05, YELLOW), (0.2, RED))
-
-NOT_DROPPED = f'sum(rate({FRAMES}{{{CAMERA}, status="ok"}}[$__rate_interval]))'
-EVERY_FRAME = (
-    f"(sum(rate({FRAMES}{{{CAMERA}}}[$__rate_interval])) + sum(rate({CLIENT_DROPPED}{{{CAMERA}}}[$__rate_interval])))"
+from panel import Panel, stat  # beside this file
+from queries import (
+    AGE,
+    BLUE,
+    BUDGET,
+    CAMERA,
+    CLIENT_DROPPED,
+    EVERY_FRAME,
+    FRAME_PERIOD_SECONDS,
+    FRAMES,
+    GREEN,
+    LATENCY,
+    LOST,
+    NOT_DROPPED,
+    ORANGE,
+    RED,
+    SHARE,
+    STAGE_COLORS,
+    STATUS_COLORS,
+    YELLOW,
+    quantile,
+    rate,
 )
 
+
+def stages(title: str, description: str, value: float, *, width: int, height: int, repeat: str | None = None) -> Panel:
+    """A quantile of every stage, stacked, with the total's as a line."""
+    return Panel(
+        title,
+        description,
+        (
+            (quantile(value, LATENCY, "stage", f'{CAMERA}, stage!="total"'), "{{stage}}"),
+            (quantile(value, LATENCY, "", f'{CAMERA}, stage="total"'), "total"),
+        ),
+        "s",
+        width=width,
+        height=height,
+        steps=BUDGET,
+        stacked=True,
+        colors=STAGE_COLORS,
+        overlay="total",
+        repeat=repeat,
+    )
+
+
 NOW = (
-    Panel(
+    stat(
         "State",
         "Whether frames are accepted. Draining follows SIGTERM; see the log for any other reason.",
-        (("min(monocoque_serving)", "state"),),
+        "min(monocoque_serving)",
+        "state",
         "none",
-        "stat",
-        3,
-        4,
         ((None, RED), (1, GREEN)),
         mappings={"0": ("not serving", RED), "1": ("serving", GREEN)},
     ),
-    Panel(
+    stat(
         "Engine",
         "Degraded: an engine is not the one that was asked for, for example the CPU where a GPU is missing.",
-        (("max(monocoque_engine_degraded)", "engine"),),
+        "max(monocoque_engine_degraded)",
+        "engine",
         "none",
-        "stat",
-        3,
-        4,
         ((None, GREEN), (1, ORANGE)),
         mappings={"0": ("as asked for", GREEN), "1": ("degraded", ORANGE)},
     ),
-    Panel(
+    stat(
         "Alerts firing",
         "Rules of docker/prometheus/alerts.yml that fire now. Their text is on Prometheus's page Alerts.",
-        (('count(ALERTS{alertstate="firing"}) or vector(0)', "alerts"),),
+        'count(ALERTS{alertstate="firing"}) or vector(0)',
+        "alerts",
         "none",
-        "stat",
-        3,
-        4,
         ((None, GREEN), (1, RED)),
     ),
-    Panel(
+    stat(
         "Frames answered",
         "Frames per second that were answered OK, all cameras together.",
-        ((NOT_DROPPED, "fps"),),
+        NOT_DROPPED,
+        "fps",
         "suffix: fps",
-        "stat",
-        3,
-        4,
         decimals=1,
     ),
-    Panel(
+    stat(
         "Within one frame period",
         "Share of the answered frames whose result was out within 33 ms of capture: exact, 1/30 s is a bucket's bound.",
-        (
-            (
-                f'sum(rate({AGE}_bucket{{{CAMERA}, le="0.03333"}}[$__rate_interval]))'
-                f" / sum(rate({AGE}_count{{{CAMERA}}}[$__rate_interval]))",
-                "share",
-            ),
-        ),
+        f'sum(rate({AGE}_bucket{{{CAMERA}, le="0.03333"}}[$__rate_interval]))'
+        f" / sum(rate({AGE}_count{{{CAMERA}}}[$__rate_interval]))",
+        "share",
         "percentunit",
-        "stat",
-        3,
-        4,
         SHARE,
         decimals=1,
     ),
-    Panel(
+    stat(
         "Frame age p99, worst camera",
         "How old the world is in a result: capture to answer. Yellow from one frame period, red from three.",
-        ((f"max({quantile(0.99, AGE, 'camera')})", "age"),),
+        f"max({quantile(0.99, AGE, 'camera')})",
+        "age",
         "s",
-        "stat",
-        3,
-        4,
         BUDGET,
         decimals=1,
     ),
-    Panel(
+    stat(
         "Frames lost",
         "Share of the captured frames that got no result: replaced by a fresher one, too late, refused or failed.",
-        ((f"1 - {NOT_DROPPED} / {EVERY_FRAME}", "lost"),),
+        f"1 - {NOT_DROPPED} / {EVERY_FRAME}",
+        "lost",
         "percentunit",
-        "stat",
-        3,
-        4,
         LOST,
         decimals=1,
     ),
-    Panel(
+    stat(
         "Memory of the server",
         "Resident memory of the server's process, the engine on the CPU included.",
-        (('sum(monocoque_process_memory_bytes{kind="resident"})', "resident"),),
+        'sum(monocoque_process_memory_bytes{kind="resident"})',
+        "resident",
         "bytes",
-        "stat",
-        3,
-        4,
         ((None, BLUE),),
     ),
 )
 
 LATENCY_ROW = (
-    Panel(
+    stages(
         "Where the time goes, p50",
         "Median of each stage, stacked, over the cameras chosen above. The white line is the median of the total. "
         "Queue grows with load, inference with the engine, transport with the network.",
-        (
-            (quantile(0.5, LATENCY, "stage", f'{CAMERA}, stage!="total"'), "{{stage}}"),
-            (quantile(0.5, LATENCY, "", f'{CAMERA}, stage="total"'), "total"),
-        ),
-        "s",
+        0.5,
         width=12,
         height=9,
-        steps=BUDGET,
-        stacked=True,
-        colors=STAGE_COLORS,
-        overlay="total",
     ),
-    Panel(
+    stages(
         "Where the time goes, p99",
         "99th percentile of each stage, stacked. A frame is rarely slow in every stage, so the white line, p99 of the "
         "total, lies below the stack: the higher the gap, the less the stages are slow together.",
-        (
-            (quantile(0.99, LATENCY, "stage", f'{CAMERA}, stage!="total"'), "{{stage}}"),
-            (quantile(0.99, LATENCY, "", f'{CAMERA}, stage="total"'), "total"),
-        ),
-        "s",
+        0.99,
         width=12,
         height=9,
-        steps=BUDGET,
-        stacked=True,
-        colors=STAGE_COLORS,
-        overlay="total",
     ),
     Panel(
         "Frame age by camera",
@@ -214,20 +166,12 @@ LATENCY_ROW = (
         "s",
         "heatmap",
     ),
-    Panel(
+    stages(
         "Stages of $camera, p99",
         "99th percentile of each stage of one camera, stacked.",
-        (
-            (quantile(0.99, LATENCY, "stage", f'{CAMERA}, stage!="total"'), "{{stage}}"),
-            (quantile(0.99, LATENCY, "", f'{CAMERA}, stage="total"'), "total"),
-        ),
-        "s",
+        0.99,
         width=24,
         height=6,
-        steps=BUDGET,
-        stacked=True,
-        colors=STAGE_COLORS,
-        overlay="total",
         repeat="camera",
     ),
 )
@@ -364,13 +308,10 @@ ENGINE_ROW = (
         stacked=True,
     ),
     Panel(
-        "Engines rolled back, restarted",
+        "Engines rolled back",
         "Within the last hour: the one before serves again since the one swapped into its place failed its first "
-        "frames; an engine's process (--engine-process) died and was started again. The log has the reasons.",
-        (
-            ("sum by (engine) (increase(monocoque_engine_rollbacks_total[1h]))", "{{engine}} rolled back"),
-            ("sum by (engine) (increase(monocoque_engine_restarts_total[1h]))", "{{engine}} restarted"),
-        ),
+        "frames. The log has the reasons.",
+        (("sum by (engine) (increase(monocoque_engine_rollbacks_total[1h]))", "{{engine}}"),),
         "short",
         width=24,
         height=5,

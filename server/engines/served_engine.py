@@ -116,11 +116,7 @@ class ServedEngine:
         """
         manifest = self.bundle.manifest
         count_memory(self.memory, metrics, manifest.name, manifest.version)
-        for counter in (
-            metrics.rollbacks,
-            metrics.restarts,
-        ):  # what never happened is a 0, not a series that is missing
-            counter(manifest.name)
+        metrics.rollbacks(manifest.name)  # what never happened is a 0, not a series that is missing
         metrics.degraded(manifest.name, manifest.version).set(bool(self.degraded))
         metrics.build_info(
             version,

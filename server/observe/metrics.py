@@ -236,9 +236,6 @@ class Metrics:
             "Times that an engine served again since the one that was swapped into its place failed.",
             ("engine",),
         )
-        self.restarts = self._counter(
-            "monocoque_engine_restarts", "Times that an engine's process was started again.", ("engine",)
-        )
         self.build_info = self._gauge(
             "monocoque_build_info",
             "What is running; always 1.",

@@ -735,7 +735,7 @@ class GetEngineResponse(_message.Message):
     graph: _builtins.str
     """Graph of the bundle."""
     precision: _builtins.str
-    """`fp32`, `fp16` or `int8`."""
+    """`fp32`, `fp16`, `bf16`, `int8` or `fp8`."""
     device: _builtins.str
     """Device name."""
     degraded: _builtins.str

@@ -37,7 +37,6 @@ NAMES = {
     "monocoque_serving": "gauge",
     "monocoque_engine_degraded": "gauge",
     "monocoque_engine_rollbacks": "counter",
-    "monocoque_engine_restarts": "counter",
     "monocoque_build_info": "gauge",
 }
 """Dashboards and alerts are built on these; a change here breaks them."""

@@ -18,8 +18,9 @@ import grpc
 import grpc.aio
 
 from benchmarks.messages import HEIGHT, STREAMS, WIDTH
-from engine.bundle import Bundle, BundleWriter
-from engine.manifest import GraphEntry, Manifest, Preprocessing, Provenance, TensorPostprocessing
+from benchmarks.small_bundle import write_bundle
+from engine.bundle import Bundle
+from engine.manifest import Manifest, Preprocessing
 from engine.runtime import Batch, MemoryReport, RunReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
 from engine.tensors import TensorSpec
@@ -97,23 +98,13 @@ def _nothing(bundle: Bundle, _: RegionTable) -> Runtime:
 
 
 def _bundle(path: Path) -> Path:
-    writer = BundleWriter()
-    writer.add("graphs/float.onnx", b"never loaded")
-    manifest = Manifest(
-        name="nothing",
-        version="1",
-        inputs=(TensorSpec(name="images", dtype="uint8", shape=("batch", HEIGHT, WIDTH, 1)),),
-        outputs=(TensorSpec(name="mean", dtype="float32", shape=("batch", 1)),),
-        max_batch=1,
-        preprocessing=Preprocessing(input="images", color="gray", width=WIDTH, height=HEIGHT),
-        postprocessing=TensorPostprocessing(),
-        graphs={"float": GraphEntry(path="graphs/float.onnx", precision="fp32", targets=("cpu",))},
-        reference=(),
-        files=writer.entries(),
-        provenance=Provenance(source="benchmarks", source_sha256="0" * 64, opset=18, ir_version=10, tools={}),
+    return write_bundle(
+        path,
+        b"never loaded",
+        TensorSpec(name="images", dtype="uint8", shape=("batch", HEIGHT, WIDTH, 1)),
+        TensorSpec(name="mean", dtype="float32", shape=("batch", 1)),
+        Preprocessing(input="images", color="gray", width=WIDTH, height=HEIGHT),
     )
-    writer.write(path, manifest, {"report.json": b"{}", "report.html": b"<p>none</p>"})
-    return path
 
 
 def _handlers(stream: Any) -> grpc.GenericRpcHandler[Any, Any]:  # noqa: ANN401 - either kind of handler

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.bundle import BundleWriter
-from engine.manifest import GraphEntry, Manifest, Preprocessing, Provenance, TensorPostprocessing
+from benchmarks.small_bundle import write_bundle
+from engine.manifest import Preprocessing
 from engine.tensors import TensorSpec
 
 WIDTH, HEIGHT = 32, 16
@@ -36,22 +36,10 @@ def write_tiny_bundle(path: Path) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
-    writer = BundleWriter()
-    writer.add("graphs/float.onnx", model.SerializeToString())
-    manifest = Manifest(
-        name="tiny",
-        version="1.0",
-        inputs=(TensorSpec(name="images", dtype="uint8", shape=("batch", HEIGHT, WIDTH, 3)),),
-        outputs=(TensorSpec(name="mean", dtype="float32", shape=("batch", 3)),),
-        max_batch=1,
-        preprocessing=Preprocessing(
-            input="images", color="rgb", width=WIDTH, height=HEIGHT, resize="stretch", kernel="nearest"
-        ),
-        postprocessing=TensorPostprocessing(),
-        graphs={"float": GraphEntry(path="graphs/float.onnx", precision="fp32", targets=("cpu",))},
-        reference=(),
-        files=writer.entries(),
-        provenance=Provenance(source="benchmarks", source_sha256="0" * 64, opset=18, ir_version=10, tools={}),
+    return write_bundle(
+        path,
+        model.SerializeToString(),
+        TensorSpec(name="images", dtype="uint8", shape=("batch", HEIGHT, WIDTH, 3)),
+        TensorSpec(name="mean", dtype="float32", shape=("batch", 3)),
+        Preprocessing(input="images", color="rgb", width=WIDTH, height=HEIGHT, resize="stretch", kernel="nearest"),
     )
-    writer.write(path, manifest, {"report.json": b"{}", "report.html": b"<p>none</p>"})
-    return path

@@ -31,8 +31,7 @@ from benchmarks.peers import servers
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.triton_models import frame_entry
 from benchmarks.serving import machine, verdict
-from engine.bundle import BundleWriter
-from engine.manifest import GraphEntry, Manifest, Provenance, TensorPostprocessing
+from benchmarks.small_bundle import write_bundle
 from engine.tensors import TensorSpec
 
 AIM = 1.4
@@ -60,23 +59,12 @@ def write_frame_bundle(path: Path, width: int, height: int) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
-    writer = BundleWriter()
-    writer.add("graphs/float.onnx", model.SerializeToString())
-    manifest = Manifest(
-        name="frame-corner",
-        version="1",
-        inputs=(TensorSpec(name="frame", dtype="uint8", shape=(height, width, 3)),),
-        outputs=(TensorSpec(name="corner", dtype="uint8", shape=(1, 8, 3)),),
-        max_batch=1,
-        preprocessing=None,
-        postprocessing=TensorPostprocessing(),
-        graphs={"float": GraphEntry(path="graphs/float.onnx", precision="fp32", targets=("cpu",))},
-        reference=(),
-        files=writer.entries(),
-        provenance=Provenance(source="benchmarks", source_sha256="0" * 64, opset=18, ir_version=10, tools={}),
+    return write_bundle(
+        path,
+        model.SerializeToString(),
+        TensorSpec(name="frame", dtype="uint8", shape=(height, width, 3)),
+        TensorSpec(name="corner", dtype="uint8", shape=(1, 8, 3)),
     )
-    writer.write(path, manifest, {"report.json": b"{}", "report.html": b"<p>none</p>"})
-    return path
 
 
 def measure(python: Path, width: int, height: int, rounds: int, frames: int) -> dict[str, dict[str, list[float]]]:

@@ -1,6 +1,6 @@
 """Whether anything grows: many small frames, some large ones, streams that open and close all the time.
 
-    python -m benchmarks.soak                               a million small frames, 10,000 large ones: half an hour
+    python -m benchmarks.soak                               a million small frames, 10,000 large ones: seven minutes
     python -m benchmarks.soak --frames 100000 --large 2000  a tenth of it
     python -m benchmarks.soak --plot out/soak.png --json out/soak.json
 

@@ -27,7 +27,7 @@ BY_NAME = {
     "swap": "frames lost, and p99, while an engine is swapped",
     "flags": "what affinity, real time, memory locking and spinning gain",
     "peers": "Triton and the KServe SDK beside ours; installs them first, 1 GB",
-    "soak": "memory and descriptors over a million frames: half an hour",
+    "soak": "memory and descriptors over a million frames: seven minutes",
     "cost": "whether the fuser's cost model orders what it decides between as the runtimes do",
     "deploy_forms": "fused against the form that each family's authors deploy",
     "memory": "memory of fusing a large model",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from server.schedule.batching import LatencyCurve
-from server.schedule.scheduler import STARVING_TURNS, Scheduler, Selection, is_late
+from server.schedule.scheduler import STARVING_ROUNDS, Scheduler, Selection, is_late
 from tests.server.schedule.test_scheduler import Item
 
 LIVE, REPLAY = ("a", "b"), ("c", "d")
@@ -138,7 +138,7 @@ class EveryFrameLeavesOnce(RuleBasedStateMachine):
     def nobody_starves(self) -> None:
         sources = len(CAMERAS)
         frames_of_a_set = max(len(cameras) for cameras in SETS.values())
-        assert max(self.passed_over.values(), default=0) <= STARVING_TURNS + sources * frames_of_a_set
+        assert max(self.passed_over.values(), default=0) <= (STARVING_ROUNDS + frames_of_a_set) * sources
 
     def _left(self, items: list[Item]) -> None:
         for item in items:

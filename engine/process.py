@@ -48,6 +48,7 @@ class WorkerRuntime:
 
     Attributes:
         pid: The process.
+        sentinel: A descriptor that becomes readable when the process ends (pidfd_open(2)); closed by `close`.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class WorkerRuntime:
         self._regions = regions
         self._run_timeout_s = run_timeout_s
         self._known: set[int] = set()
-        self._ended: str | None = None
+        self._lost = ""
+        self._closed = False
         self._channel, theirs = Channel.pair()
         try:
             self._process = _start(theirs)
+            self.sentinel = os.pidfd_open(self._process.pid)
         except BaseException:
             self._channel.close()
             raise
@@ -99,9 +102,17 @@ class WorkerRuntime:
             raise
 
     @property
-    def alive(self) -> bool:
-        """Whether the process still runs; once it does not, every batch fails and another runtime must be opened."""
-        return self._ended is None and self._process.poll() is None
+    def fate(self) -> str:
+        """Why every batch fails from now on, so that another runtime must be opened; empty while the process runs.
+
+        Any thread may ask.
+        """
+        if self._closed:
+            return "the engine was closed"
+        code = self._process.poll()
+        if code is None and not self._lost:
+            return ""
+        return f"the engine's process {self.pid} {self._lost or 'ended'} ({_cause(code)})"
 
     def describe(self) -> RuntimeDescription:
         """What is loaded there."""
@@ -129,16 +140,19 @@ class WorkerRuntime:
 
     def close(self) -> None:
         """End the process. A second call does nothing."""
-        if self._ended is None:
+        if self._closed:
+            return
+        if not self._lost:
             with contextlib.suppress(EngineError):
                 self._ask({"op": "close"}, CLOSE_TIMEOUT_S)
-            self._ended = "the engine was closed"
+        self._closed = True
         self._channel.close()  # it ends by itself on this, too
         try:
             self._process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        os.close(self.sentinel)
 
     def _hand_over(self, used: Iterable[int]) -> None:
         """Tell the process of regions it does not know, and of those that are gone."""
@@ -159,30 +173,33 @@ class WorkerRuntime:
             self._known.update(numbers)
 
     def _ask(self, message: Message, timeout_s: float | None, descriptors: list[int] | None = None) -> Message:
-        if self._ended is not None:
-            raise RunFailed(self._ended, remedy="open the engine again")
+        if self._closed or self._lost:
+            raise RunFailed(self.fate, remedy="open the engine again")
         try:
             self._channel.send(message, descriptors or ())
             received = self._channel.receive(timeout_s)
         except TimeoutError:
-            self._process.kill()
-            raise self._lost(f"did not answer within {timeout_s:g} s and was killed") from None
+            raise self._lose(f"did not answer within {timeout_s:g} s and was killed") from None
         except OSError as error:
-            self._process.kill()
-            raise self._lost(f"is out of reach: {error}") from error
+            ended = self._process.poll() is not None
+            raise self._lose("ended" if ended else f"is out of reach: {error}") from error
         if received is None:
-            raise self._lost("ended")
+            raise self._lose("ended")
         answer, _ = received
         if "error" in answer:
             raise _unpack_error(answer["error"])
         return answer
 
-    def _lost(self, what: str) -> RunFailed:
+    def _lose(self, what: str) -> RunFailed:
         """The process is lost, for good."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        self._lost = what  # first: whoever sees it end asks why
+        if what != "ended":
+            self._process.kill()
+        try:
             self._process.wait(CLOSE_TIMEOUT_S)
-        self._ended = f"the engine's process {self.pid} {what} ({_cause(self._process.returncode)})"
-        return RunFailed(self._ended, remedy="open the engine again; the reason is in its log")
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        return RunFailed(self.fate, remedy="open the engine again; the reason is in its log")
 
 
 def _start(channel: Channel) -> subprocess.Popen[bytes]:

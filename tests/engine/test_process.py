@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from engine.worker import main, serve
 from tests.engine.bundles import frames, write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 10.0
+"""Only a hang takes this long."""
 NO_GPU_LIBRARIES = pytest.mark.skipif(
     any(importlib.util.find_spec(name) for name in ("pycuda", "tensorrt")), reason="the GPU's libraries are installed"
 )
@@ -111,11 +114,19 @@ def test_a_worker_that_dies_is_an_error_and_no_hang(
         os.kill(doomed.pid, kind)
         with pytest.raises(RunFailed, match=rf"process {doomed.pid} .*signal {kind.name}"):
             doomed.run(slots.batch(1))
-        assert not doomed.alive
+        assert kind.name in doomed.fate
         with pytest.raises(RunFailed, match=kind.name):
             doomed.run(slots.batch(1))
         with pytest.raises(RunFailed, match=kind.name):
             doomed.memory()
+
+
+def test_its_end_is_seen_without_asking_it_anything(doomed: WorkerRuntime) -> None:
+    assert select.select([doomed.sentinel], [], [], 0)[0] == []
+    assert not doomed.fate
+    os.kill(doomed.pid, signal.SIGKILL)
+    assert select.select([doomed.sentinel], [], [], PATIENCE_SECONDS)[0] == [doomed.sentinel]
+    assert doomed.fate == f"the engine's process {doomed.pid} ended (signal SIGKILL)"
 
 
 def test_what_asks_the_server_to_stop_leaves_the_worker_to_finish(worker: WorkerRuntime, regions: RegionTable) -> None:
@@ -124,7 +135,7 @@ def test_what_asks_the_server_to_stop_leaves_the_worker_to_finish(worker: Worker
         os.kill(worker.pid, kind)
     with allocate(worker.describe(), regions, 1) as slots:
         worker.run(slots.batch(1))
-    assert worker.alive
+    assert not worker.fate
 
 
 def test_a_worker_that_hangs_is_killed(bundle: Bundle, regions: RegionTable) -> None:
@@ -140,10 +151,10 @@ def test_a_worker_that_hangs_is_killed(bundle: Bundle, regions: RegionTable) -> 
 
 def test_closing_ends_the_process(bundle: Bundle, regions: RegionTable) -> None:
     worker = WorkerRuntime(bundle, "cpu", regions)
-    assert worker.alive
+    assert not worker.fate
     worker.close()
     worker.close()
-    assert not worker.alive
+    assert worker.fate == "the engine was closed"
     assert not Path(f"/proc/{worker.pid}").exists()
     with pytest.raises(RunFailed, match="was closed"):
         worker.memory()

@@ -61,7 +61,7 @@ def find_blocks(model: onnx.ModelProto, name: str) -> Blocks | None:
     """How a convolution can read a camera's bytes in blocks; None where it cannot.
 
     It can where nothing but Cast, Transpose and the mean stand between a `uint8` input of known size and the layer,
-    the layer has a bias and weights of its own, is neither grouped nor dilated and makes one output pixel per stride,
+    the layer has weights and a bias, is neither grouped nor dilated and makes one output pixel per stride,
     and rows divide into blocks.
 
     Args:
@@ -75,7 +75,7 @@ def find_blocks(model: onnx.ModelProto, name: str) -> Blocks | None:
         return None
     if not all(isinstance(length, int) for length in size) or len(node.input) != 3:
         return None
-    fixed, readers, given = constants(model), consumers(model), attributes(node)
+    fixed, given = constants(model), attributes(node)
     height, width, channels = (int(length) for length in size)
     mean, weight = _mean(model, node.input[0], image.name, channels), fixed.get(node.input[1])
     stride = given.get("strides", [1, 1])[1]
@@ -85,8 +85,6 @@ def find_blocks(model: onnx.ModelProto, name: str) -> Blocks | None:
     if mean is None or weight is None or weight.ndim != 4 or weight.shape[1] != channels or width % pixels:
         return None
     if len(made) != 4 or not isinstance(made[2], int) or made[3] != width // stride:
-        return None
-    if any(len(readers[shared]) > 1 for shared in node.input[1:]):
         return None
     if any(d != 1 for d in given.get("dilations", [1])) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
         return None
@@ -140,9 +138,17 @@ def read_in_blocks(model: onnx.ModelProto, blocks: Blocks) -> onnx.ModelProto:
     stride_y, stride_x = given.get("strides", (1, 1))
     wide, before, behind = _widened(filters, int(stride_x), int(left), blocks)
     shift = np.einsum("ochw,c->o", filters.astype(np.float64), blocks.zero_point - blocks.mean)
-    replaced = {weight.input[0]: wide, bias.input[0]: _repeated(fixed[bias.input[0]] + shift.round(), blocks, np.int32)}
-    for name in (*weight.input[1:], *bias.input[1:]):  # scale and zero point of each output channel
-        replaced[name] = _repeated(fixed[name], blocks, fixed[name].dtype)
+    own: dict[str, npt.NDArray[Any]] = {}  # another layer may read the same weights or the same biases
+    nodes = []
+    for place, dequantized, values in (
+        (1, weight, wide),
+        (2, bias, _repeated(fixed[bias.input[0]] + shift.round(), blocks, np.int32)),
+    ):
+        names = [f"{blocks.node}.blocks/{name}" for name in (*dequantized.input, dequantized.output[0])]
+        scales = (_repeated(fixed[name], blocks, fixed[name].dtype) for name in dequantized.input[1:])
+        own |= dict(zip(names[:-1], (values, *scales), strict=True))
+        nodes.append(helper.make_node("DequantizeLinear", names[:-1], names[-1:], names[-1], axis=0))
+        layer.input[place] = names[-1]
     height, width, channels = blocks.size
     rows = (height + top + bottom - filters.shape[2]) // stride_y + 1
     columns = width // blocks.pixels
@@ -157,7 +163,7 @@ def read_in_blocks(model: onnx.ModelProto, blocks: Blocks) -> onnx.ModelProto:
 
     into, out_of = shapes
     quantized, rounding.output[0], layer.input[0] = rounding.output[0], f"{out_of}.first", f"{into}.float"
-    nodes = [
+    nodes += [
         helper.make_node("Reshape", [blocks.frames, into], [f"{into}.last"], into),
         helper.make_node("Transpose", [f"{into}.last"], [f"{into}.first"], f"{into}.first", perm=TO_CHANNELS_FIRST),
         helper.make_node("DequantizeLinear", [f"{into}.first", *pair.input[1:]], [f"{into}.float"], f"{into}.float"),
@@ -172,7 +178,7 @@ def read_in_blocks(model: onnx.ModelProto, blocks: Blocks) -> onnx.ModelProto:
                     "Transpose", [f"{out_of}.parted"], [quantized], f"{out_of}.first", perm=TO_CHANNELS_FIRST
                 ),
             ]
-    return rewritten(fresh, nodes, replaced | shapes)
+    return rewritten(fresh, nodes, own | shapes)
 
 
 def _widened(

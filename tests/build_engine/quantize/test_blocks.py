@@ -139,13 +139,17 @@ def test_other_first_layers_stay_in_float(model: onnx.ModelProto) -> None:
     assert quantized_nodes(model, lower_precision_core(model), CPU_INT8) == ("second", "relu2")
 
 
-def test_two_layers_may_read_one_frame() -> None:
+@pytest.mark.parametrize("shared", [(), ("a.bias",), ("a", "a.bias")], ids=["own", "one bias", "same weights"])
+def test_two_layers_may_read_one_frame(shared: tuple[str, ...]) -> None:
     model = network()
     other = onnx.NodeProto()
     other.CopyFrom(next(node for node in model.graph.node if node.name == "first"))
     other.name, other.output[0], other.input[1], other.input[2] = "other", "other", "other.weight", "other.bias"
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name, source in (("other.weight", "a"), ("other.bias", "a.bias")):
+    for place, (name, source) in enumerate((("other.weight", "a"), ("other.bias", "a.bias")), 1):
+        if source in shared:
+            other.input[place] = source
+            continue
         array = numpy_helper.to_array(weights[source])
         model.graph.initializer.append(numpy_helper.from_array(array[::-1].copy(), name))
     at = next(index for index, node in enumerate(model.graph.node) if node.name == "relu")

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,9 +44,9 @@ from build_engine.session import Session
 from engine.cpu import cpu_name
 from surround.backbones import BACKBONES, COMPARED_SIZE, deployed_at_compared_size
 from surround.batches import normalise
-from surround.dataset import open_cache
+from surround.dataset import Cache, open_cache
 from surround.evaluate import metric
-from surround.model import SurroundNet
+from surround.model import DEFAULT_FORM, SurroundNet
 from surround.spec import INPUT_SIZE
 from surround.train import Phase, Plan, Trainer, save_weights
 
@@ -94,18 +95,38 @@ def main() -> None:
     _print(rows, given.markdown)
 
 
-def _plan(steps: int, threads: int) -> Plan:
+def training_plan(steps: int, threads: int, seed: int = 1, form: str = DEFAULT_FORM) -> Plan:
+    """Minutes of training at the compared size."""
     phases = (Phase(steps, COMPARED_SIZE, BATCH, zoom=(-0.15, 0.35)),)
-    return Plan(phases, FRAMES, peak_rate=2e-3, average=0.99, threads=threads)
+    return Plan(phases, FRAMES, seed, peak_rate=2e-3, average=0.99, threads=threads, form=form)
+
+
+def training_frames(output: Path, progress: Progress) -> Cache:
+    """The frames that all networks are trained on, rendered where they are missing."""
+    with progress.step("Rendering frames to train on", FRAMES) as advance:
+        return open_cache(output, "train", FRAMES, 1, 2, lambda done: _repeat(advance, done))
+
+
+def train(title: str, trainer: Trainer, checkpoint: Path, progress: Progress) -> float:
+    """Run a plan to its end, from its checkpoint where there is one; returns the CPU seconds that it took now."""
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+    with progress.step(f"Training {title}, {trainer.plan.steps} steps", trainer.plan.steps) as advance:
+        _repeat(advance, trainer.step)
+        started = time.process_time()
+        while trainer.step < trainer.plan.steps:
+            trainer.run(1, lambda losses: advance())
+            if trainer.step % 100 == 0:
+                trainer.save(checkpoint)
+        return time.process_time() - started
 
 
 def _train(name: str, output: Path, minutes: float, threads: int, progress: Progress) -> None:
     def build() -> SurroundNet:
         return SurroundNet(BACKBONES[name]())
 
-    with progress.step("Rendering frames to train on", FRAMES) as advance:
-        frames = open_cache(output, "train", FRAMES, 1, 2, lambda done: _repeat(advance, done))
-    trial = Trainer(_plan(2 * TIMED_STEPS, threads), frames, build)
+    frames = training_frames(output, progress)
+    trial = Trainer(training_plan(2 * TIMED_STEPS, threads), frames, build)
     trial.run(TIMED_STEPS)
     times = []
     for _ in range(TIMED_STEPS):
@@ -114,20 +135,11 @@ def _train(name: str, output: Path, minutes: float, threads: int, progress: Prog
         times.append(time.process_time() - started)
     per_step = statistics.median(times)
     steps = max(1, int(60 * minutes * threads / per_step))
-    trainer = Trainer(_plan(steps, threads), frames, build)
     checkpoint = output / f"{name}.checkpoint.pt"
     if checkpoint.exists():
         steps = int(torch.load(checkpoint, weights_only=True)["plan"]["phases"][0]["steps"])
-        trainer = Trainer(_plan(steps, threads), frames, build)
-        trainer.restore(checkpoint)
-    with progress.step(f"Training {name}, {steps} steps", steps) as advance:
-        _repeat(advance, trainer.step)
-        started = time.process_time()
-        while trainer.step < steps:
-            trainer.run(1, lambda losses: advance())
-            if trainer.step % 100 == 0:
-                trainer.save(checkpoint)
-        spent = time.process_time() - started
+    trainer = Trainer(training_plan(steps, threads), frames, build)
+    spent = train(name, trainer, checkpoint, progress)
     module = deployed_at_compared_size(name)
     module.network.load_state_dict(trainer.averaged.state_dict())
     save_weights(module, output / f"{name}.safetensors")
@@ -140,18 +152,36 @@ def _repeat(advance: Callable[[], None], times: int) -> None:
         advance()
 
 
-class _HalfSize:
-    """A graph for 320x192 as the function that evaluation wants: frames of 640x384 in, answers for those out."""
+Run = Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
 
-    def __init__(self, graph: bytes, threads: int) -> None:
-        self._session = Session(graph, threads=threads)
 
-    def __call__(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        small = np.stack([cv2.resize(frame, COMPARED_SIZE, interpolation=cv2.INTER_AREA) for frame in frames])
-        outputs = self._session.run({"frames": normalise(small)})
+def at_compared_size(run: Run) -> Run:
+    """A network that takes frames of 320x192, as the function that evaluation wants.
+
+    Args:
+        run: Frames (N, 192, 320, 3) uint8 RGB to outputs by name.
+
+    Returns:
+        The same for frames (N, 384, 640, 3), with answers for those.
+    """
+
+    def whole(frames: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        outputs = run(np.stack([half(frame) for frame in frames]))
         scale = INPUT_SIZE[0] / COMPARED_SIZE[0]
         # A camera's focal length in pixels shrinks with the frame, and virtual distances are stated for a fixed one.
         return {**outputs, "boxes": outputs["boxes"] * scale, "distances": outputs["distances"] / scale}
+
+    return whole
+
+
+def half(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame (384, 640, 3) as a network of the compared size sees it, (192, 320, 3)."""
+    return np.asarray(cv2.resize(frame, COMPARED_SIZE, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _run(graph: bytes) -> Run:
+    session = Session(graph, threads=2)
+    return at_compared_size(lambda frames: session.run({"frames": normalise(frames)}))
 
 
 @dataclass(frozen=True)
@@ -222,7 +252,7 @@ def _rows(graphs: Sequence[Graph], output: Path, frames: int, seconds: float, pr
             accuracy: Row = ("–",) * 4
             if record.exists():
                 training = Training(**json.loads(record.read_text()))
-                reached = metric(_HalfSize(graph.bytes, threads=2), frames)
+                reached = metric(_run(graph.bytes), frames)
                 accuracy = (
                     f"{reached['mAP50']:.3f}",
                     f"{100 * reached['distance_error']:.1f} %",

@@ -42,6 +42,7 @@ _TRAIN = """\
 examples:
   python -m surround train                   resumes where an interrupted run stopped
   python -m surround train --fresh --seed 2
+  python -m surround train --form qarepvgg -o out/qarepvgg                         quantizes more easily
   python -m surround train --small-steps 60 --steps 20 --frames 240 -o out/try     a try of a minute
 
 Rendered frames take 9.6 GB in the output folder. The committed weights took 40 minutes of training on two cores
@@ -95,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=int, default=4000, metavar="N", help="steps at 640x384, batch 8 (default: %(default)s)"
     )
     train.add_argument("--seed", type=int, default=1, help="scenes, weights and batches (default: %(default)s)")
+    train.add_argument(
+        "--form",
+        choices=("repvgg", "qarepvgg"),
+        default="repvgg",
+        help="of the blocks; build qarepvgg from surround.model:deployed_qarepvgg (default: %(default)s)",
+    )
     train.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
     train.add_argument("--fresh", action="store_true", help="ignore the checkpoint and start over")
     return parser
@@ -146,7 +153,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from surround.train import Phase, Plan, train  # noqa: PLC0415
 
     phases = (Phase(arguments.small_steps, (320, 192), 32), Phase(arguments.steps, (640, 384), 8))
-    plan = Plan(phases, arguments.frames, arguments.seed, bfloat16=not arguments.float32)
+    plan = Plan(phases, arguments.frames, arguments.seed, bfloat16=not arguments.float32, form=arguments.form)
     weights = arguments.weights or arguments.output / "surround.safetensors"
     trainer = train(plan, arguments.output, weights, arguments.fresh)
     print(f"{plan.steps} steps in {trainer.seconds / 60:.1f} minutes; weights in {weights}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from surround.model import Backbone, Block, Deployed, SurroundNet, conv_norm, plain_backbone
+from surround.model import Backbone, Block, Deployed, SurroundNet, conv_norm, plain_backbone, stage
 
 COMPARED_SIZE = (320, 192)
 """(width, height) of the network input at which backbones are compared: training them takes minutes."""
@@ -56,19 +56,13 @@ class Separable(nn.Sequential):
         )
 
 
-def _stage(block: Callable[[int, int, int], nn.Module], inputs: int, outputs: int, blocks: int, stride: int) -> (
-    nn.Sequential
-):  # fmt: skip
-    return nn.Sequential(block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
-
-
 def _resnet18() -> Backbone:
     first = nn.Sequential(conv_norm(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
     return Backbone(
-        stem=nn.Sequential(first, _stage(Basic, 64, 64, 2, 1)),
-        stage8=_stage(Basic, 64, 128, 2, 2),
-        stage16=_stage(Basic, 128, 256, 2, 2),
-        stage32=_stage(Basic, 256, 512, 2, 2),
+        stem=nn.Sequential(first, stage(Basic, 64, 64, 2, stride=1)),
+        stage8=stage(Basic, 64, 128, 2),
+        stage16=stage(Basic, 128, 256, 2),
+        stage32=stage(Basic, 256, 512, 2),
         channels=(128, 256, 512),
     )
 
@@ -76,10 +70,10 @@ def _resnet18() -> Backbone:
 def _even(block: Callable[[int, int, int], nn.Module], blocks: int) -> Backbone:
     """ResNet-18's widths behind a stem so thin that the memory's peak lies in the stages."""
     return Backbone(
-        stem=nn.Sequential(Block(3, 16, 2), _stage(block, 16, 64, blocks, 2)),
-        stage8=_stage(block, 64, 128, blocks, 2),
-        stage16=_stage(block, 128, 256, blocks, 2),
-        stage32=_stage(block, 256, 512, blocks, 2),
+        stem=nn.Sequential(Block(3, 16, 2), stage(block, 16, 64, blocks)),
+        stage8=stage(block, 64, 128, blocks),
+        stage16=stage(block, 128, 256, blocks),
+        stage32=stage(block, 256, 512, blocks),
         channels=(128, 256, 512),
     )
 
@@ -88,9 +82,9 @@ def _separable_backbone(widths: tuple[int, int, int, int]) -> Backbone:
     at4, at8, at16, at32 = widths
     return Backbone(
         stem=nn.Sequential(Block(3, at4 // 2, 2), Separable(at4 // 2, at4, 2)),
-        stage8=_stage(Separable, at4, at8, 2, 2),
-        stage16=_stage(Separable, at8, at16, 4, 2),
-        stage32=_stage(Separable, at16, at32, 2, 2),
+        stage8=stage(Separable, at4, at8, 2),
+        stage16=stage(Separable, at8, at16, 4),
+        stage32=stage(Separable, at16, at32, 2),
         channels=(at8, at16, at32),
     )
 

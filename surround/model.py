@@ -1,5 +1,6 @@
 """The network: re-parameterizable blocks in training form, and the deployed module with its decoding."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -40,8 +41,39 @@ class Block(nn.Module):
         return torch.relu(y)
 
 
-def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(Block(inputs, outputs, 2), *(Block(outputs, outputs) for _ in range(blocks)))
+class QuantizableBlock(nn.Module):
+    """`Block` in QARepVGG's form (arXiv 2212.01593): batch norm in the dense branch and behind the sum, nowhere else.
+
+    A batch norm in each branch lets any of them scale single channels of the fused kernel. The depthwise branch has
+    none for the identity's reason: each of its outputs reads one channel.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.dense = conv_norm(inputs, outputs, 3, stride)
+        self.point = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        same = inputs == outputs and stride == 1
+        self.depthwise = nn.Conv2d(inputs, outputs, 3, padding=1, groups=inputs, bias=False) if same else None
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        y: Tensor = self.dense(x) + self.point(x)
+        if self.depthwise is not None:
+            y = y + self.depthwise(x) + x
+        return torch.relu(self.norm(y))
+
+
+FORMS: dict[str, Callable[[int, int, int], nn.Module]] = {"repvgg": Block, "qarepvgg": QuantizableBlock}
+"""Blocks by the form they are trained in: `repvgg` is the committed weights', `qarepvgg` quantizes more easily."""
+DEFAULT_FORM = "repvgg"
+
+
+def stage(block: Callable[[int, int, int], nn.Module], inputs: int, outputs: int, blocks: int, stride: int = 2) -> (
+    nn.Sequential
+):  # fmt: skip
+    """`blocks` blocks in a row, the first of which has the stride and changes the channels."""
+    return nn.Sequential(block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 class Backbone(NamedTuple):
@@ -57,32 +89,39 @@ class Backbone(NamedTuple):
     channels: tuple[int, int, int]
 
 
-def plain_backbone() -> Backbone:
+def plain_backbone(form: str = DEFAULT_FORM) -> Backbone:
     """The reference model's: one 3x3 convolution per block once it is fused."""
+    block = FORMS[form]
     return Backbone(
-        stem=nn.Sequential(Block(3, 16, 2), Block(16, 24, 2)),
-        stage8=_stage(24, 48, 1),
-        stage16=_stage(48, 96, 2),
-        stage32=_stage(96, 128, 2),
+        stem=nn.Sequential(block(3, 16, 2), block(16, 24, 2)),
+        stage8=stage(block, 24, 48, 2),
+        stage16=stage(block, 48, 96, 3),
+        stage32=stage(block, 96, 128, 3),
         channels=(48, 96, 128),
     )
 
 
 class SurroundNet(nn.Module):
-    """Backbone to stride 32, features brought back to stride 8, heads for objects and drivable area."""
+    """Backbone to stride 32, features brought back to stride 8, heads for objects and drivable area.
 
-    def __init__(self, backbone: Backbone | None = None) -> None:
+    Args:
+        backbone: None is the reference model's.
+        form: A key of FORMS, for all blocks outside a backbone that is given.
+    """
+
+    def __init__(self, backbone: Backbone | None = None, form: str = DEFAULT_FORM) -> None:
         super().__init__()
-        self.stem, self.stage8, self.stage16, self.stage32, channels = backbone or plain_backbone()
+        block = FORMS[form]
+        self.stem, self.stage8, self.stage16, self.stage32, channels = backbone or plain_backbone(form)
         self.lateral32 = conv_norm(channels[2], 48, 1)
         self.lateral16 = conv_norm(channels[1], 48, 1)
         self.lateral8 = conv_norm(channels[0], 48, 1)
-        self.merge16 = Block(48, 48)
-        self.merge8 = Block(48, 48)
-        self.object_features = Block(48, 64)
+        self.merge16 = block(48, 48, 1)
+        self.merge8 = block(48, 48, 1)
+        self.object_features = block(48, 64, 1)
         self.heat = nn.Conv2d(64, len(LABELS), 1)
         self.shape = nn.Conv2d(64, 5, 1)
-        self.road_features = Block(48, 16)
+        self.road_features = block(48, 16, 1)
         self.road = nn.Conv2d(16, 1, 1)
         nn.init.constant_(self.heat.bias, -4.0)  # type: ignore[arg-type]
         nn.init.normal_(self.shape.weight, std=0.01)
@@ -169,6 +208,16 @@ class Deployed(nn.Module):
         }
 
 
-def deployed() -> Deployed:
+def deployed(form: str = DEFAULT_FORM) -> Deployed:
     """The deployed module in inference mode with random weights; load a state dict with strict keys."""
-    return Deployed(SurroundNet()).eval()
+    return Deployed(SurroundNet(form=form)).eval()
+
+
+def deployed_qarepvgg() -> Deployed:
+    """`deployed` in QARepVGG's form: what a build takes weights of `train --form qarepvgg` with."""
+    return deployed("qarepvgg")
+
+
+def form_of(weights: Mapping[str, Tensor]) -> str:
+    """The form whose keys a state dict of the deployed module has."""
+    return "qarepvgg" if "network.merge8.norm.weight" in weights else DEFAULT_FORM

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from surround.batches import normalise
-from surround.model import Deployed, deployed
+from surround.model import Deployed, deployed, form_of
 
 
 def load_weights(path: Path) -> Deployed:
-    """The deployed module with the weights of a safetensors file; keys must match exactly."""
-    module = deployed()
-    module.load_state_dict(load_file(path), strict=True)
+    """The deployed module, in the form that they belong to, with the weights of a safetensors file."""
+    weights = load_file(path)
+    module = deployed(form_of(weights))
+    module.load_state_dict(weights, strict=True)
     return module
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from surround.batches import draw_batch
 from surround.dataset import Cache, open_cache
 from surround.losses import total_loss
-from surround.model import Deployed, SurroundNet, cell_grid, deployed
+from surround.model import DEFAULT_FORM, Deployed, SurroundNet, cell_grid, deployed
 from surround.spec import STRIDE
 
 
@@ -52,6 +52,7 @@ class Plan:
         average: Decay of the moving average of the weights.
         bfloat16: Compute in bfloat16 (2.3x the images per second on a CPU with AVX512-BF16).
         threads: Compute threads.
+        form: Of the network's blocks, a key of `surround.model.FORMS`.
     """
 
     phases: tuple[Phase, ...] = PHASES
@@ -62,6 +63,7 @@ class Plan:
     average: float = 0.998
     bfloat16: bool = True
     threads: int = 2
+    form: str = DEFAULT_FORM
 
     @property
     def steps(self) -> int:
@@ -87,14 +89,20 @@ class Plan:
 
 
 class Trainer:
-    """One training run; its state is a function of the plan, the cache and the number of steps done."""
+    """One training run; its state is a function of the plan, the cache and the number of steps done.
 
-    def __init__(self, plan: Plan, cache: Cache, build: Callable[[], SurroundNet] = SurroundNet) -> None:
+    Args:
+        plan: What to train.
+        cache: The frames to train on.
+        build: The network with initial weights; None is the reference model's in the plan's form.
+    """
+
+    def __init__(self, plan: Plan, cache: Cache, build: Callable[[], SurroundNet] | None = None) -> None:
         cv2.setNumThreads(1)
         torch.set_num_threads(plan.threads)
         torch.manual_seed(plan.seed)
         self.plan, self.cache, self.step = plan, cache, 0
-        self.network = build()
+        self.network = SurroundNet(form=plan.form) if build is None else build()
         self.averaged = copy.deepcopy(self.network).eval()
         kernels = [p for p in self.network.parameters() if p.ndim == 4]
         others = [p for p in self.network.parameters() if p.ndim != 4]
@@ -179,7 +187,7 @@ class Trainer:
 
     def finished(self) -> Deployed:
         """The deployed module with the averaged weights."""
-        module = deployed()
+        module = deployed(self.plan.form)
         module.network.load_state_dict(self.averaged.state_dict())
         return module.eval()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from surround.dataset import Cache, open_cache, render_split
-from surround.model import deployed
+from surround.model import FORMS, deployed
 from surround.torch_run import load_weights
 from surround.train import Phase, Plan, Trainer, train
 
@@ -57,8 +57,9 @@ def test_a_checkpoint_of_another_plan_is_refused_with_both_values(cache: Cache, 
         Trainer(replace(PLAN, seed=6), cache).restore(tmp_path / "checkpoint.pt")
 
 
-def test_training_lowers_the_loss(cache: Cache) -> None:
-    plan = Plan((Phase(40, (96, 64), 4),), frames=PLAN.frames, bfloat16=False, threads=1)
+@pytest.mark.parametrize("form", FORMS)
+def test_training_lowers_the_loss(cache: Cache, form: str) -> None:
+    plan = Plan((Phase(40, (96, 64), 4),), frames=PLAN.frames, bfloat16=False, threads=1, form=form)
     losses: list[float] = []
     Trainer(plan, cache).run(plan.steps, lambda values: losses.append(values["drivable"]))
     assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
@@ -80,15 +81,16 @@ def test_phases_follow_each_other() -> None:
         PLAN.phase_at(6)
 
 
-def test_the_whole_run_renders_trains_and_writes_weights_that_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_the_whole_run_renders_trains_and_writes_weights_that_load(tmp_path: Path, form: str) -> None:
     from dataclasses import replace
 
-    plan = replace(PLAN, phases=(Phase(2, (64, 64), 1),))
+    plan = replace(PLAN, phases=(Phase(2, (64, 64), 1),), form=form)
     weights = tmp_path / "weights" / "surround.safetensors"
     trainer = train(plan, tmp_path, weights, save_every=1)
     assert trainer.step == 2
     module = load_weights(weights)
-    assert module.state_dict().keys() == deployed().state_dict().keys()
+    assert module.state_dict().keys() == deployed(form).state_dict().keys()
     rendered = open_cache(tmp_path, "train", plan.frames, plan.seed)
     assert rendered.images.any()
     assert train(plan, tmp_path, weights).seconds == trainer.seconds  # nothing left to do

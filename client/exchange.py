@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Exchange:
     def put(self, waiting: Waiting) -> None:
         """Let a frame wait for its turn, in the place of the one of its camera that waits, if any."""
         size_bytes = len(waiting.pixels) if self.slots is None else 0
-        replaced = self.outbox.put(waiting.frame.camera_id, waiting, size_bytes)
+        replaced = self.outbox.put(waiting.frame.camera_id, waiting, size_bytes, time.monotonic_ns())
         if replaced is not None:
             self.give_back(replaced.frame.camera_id, replaced.slot)
         self._to_send.wake()

@@ -115,3 +115,16 @@ def test_frames_of_a_hurry_do_not_share_the_way(sizes: list[int], order: list[st
         arrived.append(on_their_way.pop(0))
         outbox.grant(arrived[-1], 1)
     assert sorted(arrived) == sorted(CAMERAS)
+
+
+def test_of_those_that_hurry_the_one_that_says_most_goes_first() -> None:
+    box: Outbox[str] = Outbox(["a", "b", "c"], hurries=True)
+    for camera in "abc":
+        box.grant(camera, 9)
+        box.put(camera, f"{camera}0", now_ns=0)
+    assert [box.take() for _ in "abc"] == [("a", "a0", 0), ("b", "b0", 0), ("c", "c0", 0)]
+    box.put("a", "a1", now_ns=100)  # it has waited for 30
+    box.put("b", "b1", now_ns=130)  # it has just come
+    assert box.take() == ("b", "b1", 0)
+    box.put("b", "b2", now_ns=140)  # it has just come, too, but little has happened since b1
+    assert box.take() == ("a", "a1", 0)

@@ -180,9 +180,10 @@ class WorkerRuntime:
             received = self._channel.receive(timeout_s)
         except TimeoutError:
             raise self._lose(f"did not answer within {timeout_s:g} s and was killed") from None
+        except ConnectionError as error:  # it has closed its end, or the kernel did
+            raise self._lose("ended") from error
         except OSError as error:
-            ended = self._process.poll() is not None
-            raise self._lose("ended" if ended else f"is out of reach: {error}") from error
+            raise self._lose(f"is out of reach: {error}") from error
         if received is None:
             raise self._lose("ended")
         answer, _ = received

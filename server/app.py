@@ -28,9 +28,9 @@ from engine.slots import RegionTable
 from server.admin import ADMIN_SERVICE, AdminService
 from server.core import Core
 from server.engines.catalogue import EngineCatalogue
-from server.engines.lane import EngineHost, Lane
+from server.engines.lane import Lane
 from server.engines.mailbox import Mailbox
-from server.engines.opening import OpenRuntime
+from server.engines.opening import EngineHost, OpenRuntime
 from server.engines.thread import Turn
 from server.errors import ServerError, StartFailed
 from server.grpc_options import calls_at_once, server_options
@@ -46,15 +46,17 @@ from server.service import SERVICE, Service
 from server.settings import Settings
 from server.shared_memory.handover import Handover
 from server.shared_memory.store import RegionStore
+from server.state import State
 from server.stream.clock import HostClock
 from server.stream.opening import Limits
 
 log = logging.getLogger("monocoque.server")
 
 LIVENESS = "liveness"
-"""Health service that says whether the process needs a restart; it stays SERVING while draining."""
+"""Health service that says whether the process needs a restart: NOT_SERVING in the state FAILED alone."""
 MESSAGE_OVERHEAD_BYTES = 64 << 10
 """Room for a frame's header beside its pixels."""
+_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 LAST_WORDS_SECONDS = 1.0
 """For the last answers to leave, once everything is answered."""
 
@@ -132,11 +134,12 @@ class Server:
             record=settings.record_scheduler,
             clock=self._host_clock.monotonic_ns,
             process=self._process,
-            report=self._report,
-            died=self._on_engine_death,
+            died=self._on_thread_death,
         )
-        self.catalogue = EngineCatalogue(host, settings.repository)
+        self.catalogue = EngineCatalogue(host, self._report, settings.repository)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing from the stubs
+        self._telling = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
         self._turns: deque[tuple[Lane, Turn]] = deque()
         self._woken = False
@@ -159,6 +162,7 @@ class Server:
         try:
             self._stack.push_async_callback(self.catalogue.close)
             self.core = Core(self.catalogue, limits, self.metrics, self._host_clock, self._process, server_version())
+            self.core.state.on_change = self._on_state
             await self.catalogue.open(self.settings.bundle)
             addresses = await self._listen(limits)
         except BaseException:
@@ -166,7 +170,7 @@ class Server:
             raise
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: no collection needs to look at it again
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING, "", SERVICE, OPEN_INFERENCE, LIVENESS)
+        await self._tell_health()
         for lane in self.catalogue.lanes:
             description = lane.served.description
             log.info(
@@ -183,8 +187,8 @@ class Server:
 
     async def stop(self) -> None:
         """Accept nothing new, answer what was accepted, close everything."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE, OPEN_INFERENCE)
         self.service.drain()
+        await self._tell_health()
         self.open_inference.drain()
         deadline = self._loop.time() + self.settings.drain_seconds
         while not (self.open_inference.idle and not self.core.sessions) and self._loop.time() < deadline:
@@ -192,6 +196,7 @@ class Server:
         for session in list(self.core.sessions):
             session.refuse_waiting("the server is shutting down")
         self.core.audience.finish()
+        self.core.state.finish()
         await self._stack.aclose()
 
     async def reload(self) -> None:
@@ -248,9 +253,21 @@ class Server:
         requests = max((request_bytes(lane.served) for lane in self.catalogue.lanes), default=0)
         return max(limits.max_frame_bytes, min(requests, limits.memory_budget_bytes)) + MESSAGE_OVERHEAD_BYTES
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus, *services: str) -> None:
-        for service in services:
-            await self._health.set(service, status)
+    def _on_state(self) -> None:
+        task = asyncio.ensure_future(self._tell_health())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell_health(self) -> None:
+        """Let the health service say what the state is."""
+        async with self._telling:  # in order: the last one to speak has seen the newest state
+            state = self.core.state.current.state
+            for services, good in (
+                (("", SERVICE, OPEN_INFERENCE), state.computes),
+                ((LIVENESS,), state is not State.FAILED),
+            ):
+                for service in services:
+                    await self._health.set(service, _SERVING if good else _NOT_SERVING)
 
     def _configured_runtime(self, bundle: Bundle, regions: RegionTable) -> Runtime:
         settings = self.settings
@@ -264,10 +281,12 @@ class Server:
             plan_cache=settings.plan_cache,
         )
 
-    def _on_engine_death(self) -> None:
-        """Called on the engine's thread: only a restart helps, and `liveness` says so."""
-        statuses = self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, "", SERVICE, OPEN_INFERENCE, LIVENESS)
-        asyncio.run_coroutine_threadsafe(statuses, self._loop)
+    def _on_thread_death(self) -> None:
+        """Called on an engine's thread, which a bug of ours has ended: only a restart helps."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(
+                self.core.fail, "an engine's thread ended, the log says why; restart the server"
+            )
 
     def _report(self, lane: Lane, turn: Turn) -> None:
         """Called on an engine's thread. The event loop is woken once for all turns that it has not seen yet."""

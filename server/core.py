@@ -9,7 +9,7 @@ from pathlib import Path
 from protos.monocoque.v1 import admin_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.engines.catalogue import EngineCatalogue
-from server.engines.lane import UNLOADED, EngineState, Lane
+from server.engines.lane import UNLOADED, Lane
 from server.engines.served_engine import ServedEngine, count_memory
 from server.engines.thread import Turn
 from server.errors import Draining, LimitReached, SwapRefused
@@ -17,11 +17,12 @@ from server.frames import CameraKey
 from server.host.process_memory import ProcessMemory
 from server.observe.metrics import Metrics
 from server.shared_memory.store import RegionStore
+from server.state import StateFeed, judge
 from server.stream.clock import HostClock
 from server.stream.opening import Limits, check_open, reserved_bytes, slots_of
 from server.stream.pieces import PIECE_BYTES
 from server.stream.session import Session
-from server.stream.watch import Audience
+from server.stream.watch import Audience, Seats
 
 log = logging.getLogger("monocoque.server")
 
@@ -49,10 +50,13 @@ class Core:
     ) -> None:
         self.catalogue = catalogue
         self.limits = limits
-        self.audience = Audience(limits.max_watchers, metrics)
+        self.seats = Seats(limits.max_watchers, metrics)
+        self.audience = Audience(metrics)
+        self.state = StateFeed(host.utc_ns)
         self.sessions: dict[Session, int] = {}
         """Open streams, and the bytes reserved for each."""
         self.draining = False
+        self._broken = ""
         self.regions = RegionStore(None)
         """Where streams get shared memory from."""
         self.metrics = metrics
@@ -62,6 +66,8 @@ class Core:
         catalogue.on_load = self._count_engine
         catalogue.on_rollback = self._rolled_back
         catalogue.on_unload = self._forget_engine
+        catalogue.on_restart = self._restarting
+        catalogue.on_change = self._refresh_state
 
     @property
     def engine(self) -> ServedEngine:
@@ -81,6 +87,7 @@ class Core:
         """
         self.check_not_draining()
         lane = self.catalogue.find(request.engine, request.engine_version)
+        lane.check_accepts()
         check_open(request, lane.served.bundle.manifest, self.limits)
         names = {camera.id for camera in request.cameras}
         outdated = [old for old in self.sessions if old.mailbox is lane.mailbox and not names.isdisjoint(old.cameras)]
@@ -155,6 +162,23 @@ class Core:
         self._count_engine(lane)
         self.metrics.rollbacks(lane.name).inc()
 
+    def _restarting(self, lane: Lane) -> None:
+        """An engine is opened again whose process died."""
+        self.metrics.restarts(lane.name).inc()
+
+    def _refresh_state(self) -> None:
+        self.state.update(judge(self.catalogue.lanes, draining=self.draining, broken=self._broken))
+
+    def drain(self) -> None:
+        """Accept nothing new from now on."""
+        self.draining = True
+        self._refresh_state()
+
+    def fail(self, reason: str) -> None:
+        """Only a restart helps, and everyone who asks is told so."""
+        self._broken = reason
+        self._refresh_state()
+
     def _forget_engine(self, lane: Lane) -> None:
         """An engine is about to be unloaded: its streams get no more answers."""
         self.metrics.forget_engine(lane.name, lane.version)
@@ -220,7 +244,7 @@ class Core:
             request.answer(outcome)
         if turn.batch_size:
             self.metrics.batch_size().observe(turn.batch_size)
-        if lane.state is not EngineState.READY:  # it was unloaded meanwhile, and its series are gone
+        if lane.closed:  # its series are gone
             return
         if turn.busy_ns:
             self.metrics.engine_busy(lane.name, lane.version).inc(turn.busy_ns / 1e9)
@@ -235,12 +259,16 @@ class Core:
                 if isinstance(key, CameraKey):
                     label = self.metrics.label(key.camera_id)
                     depths[label] = depths.get(label, 0) + depth
+            able, count = lane.instances
+            if count:
+                self.metrics.instances(lane.name, lane.version).set(able)
+                self.metrics.degraded(lane.name, lane.version).set(bool(lane.served.degraded))
         for label, depth in depths.items():
             self.metrics.queue_depth(label).set(depth)
         self.metrics.process_memory("resident").set(self._process.resident_bytes())
         self.metrics.process_memory("peak").set(self._process.peak_bytes())
         self.metrics.refresh_ages()
-        self.metrics.serving().set(not self.draining)
+        self.metrics.serving().set(self.state.current.state.computes)
 
     def _check_limits(self, request: pb.Open, outdated: Collection[Session]) -> int:
         """Bytes to reserve for a stream that takes the place of others, if any."""

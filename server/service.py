@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from protos import wire
+from protos.monocoque.v1 import state_pb2
 from protos.monocoque.v1 import stream_pb2 as pb
 from server.core import Core
 from server.errors import NeverOpened, NotReading, OutOfOrder, Superseded, ending
@@ -47,13 +48,14 @@ class Service:
             {
                 "StreamFrames": grpc.stream_stream_rpc_method_handler(self._stream_frames),
                 "WatchResults": grpc.unary_stream_rpc_method_handler(self._watch_results),
+                "WatchState": grpc.unary_stream_rpc_method_handler(self._watch_state),
                 "GetEngine": grpc.unary_unary_rpc_method_handler(self._get_engine),
             },
         )
 
     def drain(self) -> None:
         """Stop reading frames; every stream then ends once its frames are answered."""
-        self._core.draining = True
+        self._core.drain()
         self._drained.set()
 
     async def _get_engine(self, request: bytes, context: Context) -> bytes:
@@ -67,6 +69,11 @@ class Service:
 
     async def _watch_results(self, request: bytes, context: Context) -> None:
         ending = await _ending_of(self._serve_watcher(request, context))
+        if ending is not None:
+            await context.abort(*ending)
+
+    async def _watch_state(self, request: bytes, context: Context) -> None:
+        ending = await _ending_of(self._serve_state(request, context))
         if ending is not None:
             await context.abort(*ending)
 
@@ -84,13 +91,26 @@ class Service:
 
     async def _serve_watcher(self, request: bytes, context: Context) -> None:
         self._core.check_not_draining()
-        watcher = self._core.audience.join(pb.WatchResultsRequest.FromString(request).camera_ids)
-        try:
-            await context.send_initial_metadata(())  # tells the client that it follows from here on
-            while (message := await watcher.next()) is not None:
-                await context.write(message)
-        finally:
-            self._core.audience.leave(watcher)
+        camera_ids = pb.WatchResultsRequest.FromString(request).camera_ids
+        with self._core.seats.seat():
+            watcher = self._core.audience.join(camera_ids)
+            try:
+                await context.send_initial_metadata(())  # tells the client that it follows from here on
+                while (message := await watcher.next()) is not None:
+                    await context.write(message)
+            finally:
+                self._core.audience.leave(watcher)
+
+    async def _serve_state(self, request: bytes, context: Context) -> None:
+        """Tell the state, also while draining, which is one."""
+        state_pb2.WatchStateRequest.FromString(request)
+        with self._core.seats.seat():
+            watcher = self._core.state.join()
+            try:
+                while (status := await watcher.next()) is not None:
+                    await context.write(status.message())
+            finally:
+                self._core.state.leave(watcher)
 
     async def _serve(self, context: Context) -> None:
         try:

@@ -50,7 +50,7 @@ def stages(title: str, description: str, value: float, *, width: int, height: in
 NOW = (
     stat(
         "State",
-        "Whether frames are accepted. Draining follows SIGTERM; see the log for any other reason.",
+        "Whether frames are computed. Draining follows SIGTERM; python -m client state has any other reason.",
         "min(monocoque_serving)",
         "state",
         "none",
@@ -313,9 +313,28 @@ ENGINE_ROW = (
         "frames. The log has the reasons.",
         (("sum by (engine) (increase(monocoque_engine_rollbacks_total[1h]))", "{{engine}}"),),
         "short",
-        width=24,
+        width=8,
         height=5,
         steps=((None, GREEN), (1, RED)),
+    ),
+    Panel(
+        "Engines opened again",
+        "Within the last hour: tries to open an engine again whose process had died (--engine-process). The log has the "
+        "causes.",
+        (("sum by (engine) (increase(monocoque_engine_restarts_total[1h]))", "{{engine}}"),),
+        "short",
+        width=8,
+        height=5,
+        steps=((None, GREEN), (1, RED)),
+    ),
+    Panel(
+        "Instances that compute",
+        "Of each engine; fewer than --instances while one whose process died is opened again.",
+        (("sum by (engine, engine_version) (monocoque_engine_instances)", "{{engine}} {{engine_version}}"),),
+        "short",
+        width=8,
+        height=5,
+        steps=((None, RED), (1, GREEN)),
     ),
 )
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from engine.bundle import MANIFEST, Bundle
 from engine.errors import EngineError
-from server.engines.lane import EngineHost, EngineState, Lane
+from server.engines.lane import EngineState, Lane
+from server.engines.opening import EngineHost
 from server.engines.served_engine import ServedEngine
+from server.engines.thread import Turn
 from server.errors import EngineNotFound, ServerError, StartFailed, SwapRefused
 
 log = logging.getLogger("monocoque.engine")
@@ -40,11 +42,13 @@ class EngineCatalogue:
 
     Args:
         host: What engines are opened with.
+        report: Told of each turn; on an engine's thread.
         repository: Directory of bundles that may be loaded by name; None where there is none.
     """
 
-    def __init__(self, host: EngineHost, repository: Path | None = None) -> None:
+    def __init__(self, host: EngineHost, report: Callable[[Lane, Turn], None], repository: Path | None = None) -> None:
         self._host = host
+        self._report = report
         self._repository = repository
         self._lanes: list[Lane] = []
         self._paths: dict[tuple[str, str], Path] = {}
@@ -56,6 +60,10 @@ class EngineCatalogue:
         """Told of an engine that serves again, and of the one that failed in its place."""
         self.on_unload: Callable[[Lane], None] = lambda _: None
         """Told of an engine that is about to be unloaded."""
+        self.on_restart: Callable[[Lane], None] = lambda _: None
+        """Told of an engine whose process died and is opened again."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Told that an engine came, went, or has another state."""
 
     async def open(self, paths: Sequence[Path]) -> None:
         """Load the bundles that the server was started with: those named, then those of the repository.
@@ -111,7 +119,7 @@ class EngineCatalogue:
     async def load(self, name: str, version: str = "") -> Lane:
         """Load an engine by its bundle's name, from the repository or where it was loaded from before.
 
-        A bundle that is served already, unchanged, is left as it is.
+        A bundle that is served already, unchanged, is left as it is; where its process died, it is opened at once.
 
         Args:
             name: The bundle's name.
@@ -127,7 +135,9 @@ class EngineCatalogue:
             manifest = bundle.manifest
             for lane in self._lanes:
                 if (lane.name, lane.version) == (manifest.name, manifest.version):
-                    if lane.state is EngineState.READY and lane.served.bundle.digest == bundle.digest:
+                    if lane.served.bundle.digest == bundle.digest:
+                        if lane.state is not EngineState.READY:
+                            await lane.swap(bundle)
                         return lane
                     await self._unload(lane)
             return await self._open_lane(bundle)
@@ -135,7 +145,7 @@ class EngineCatalogue:
     async def swap(self, name: str, version: str, path: Path | None) -> tuple[Lane, ServedEngine]:
         """Put another bundle in an engine's place while its streams go on; see `Lane.swap`.
 
-        A bundle that is served already is left as it is.
+        A bundle that is served already is left as it is; where its process died, it is opened at once.
 
         Args:
             name: The engine's name; empty means the first that was loaded.
@@ -155,7 +165,7 @@ class EngineCatalogue:
             lane = self.find(name, version)
             old = lane.served
             bundle = await asyncio.to_thread(Bundle.open, path or old.bundle.path)
-            if bundle.digest == old.bundle.digest:
+            if bundle.digest == old.bundle.digest and lane.state is EngineState.READY:
                 return lane, old
             taken = [other for other in self._lanes if other is not lane and other.name == lane.name]
             if any(other.version == bundle.manifest.version for other in taken):
@@ -196,22 +206,32 @@ class EngineCatalogue:
 
     async def _open_lane(self, bundle: Bundle) -> Lane:
         manifest = bundle.manifest
-        lane = Lane(manifest.name, manifest.version, self._host)
+        lane = Lane(manifest.name, manifest.version, self._host, self._report)
         if any((other.name, other.version) == (lane.name, lane.version) for other in self._lanes):
             raise StartFailed(
                 f"two bundles are {lane.name} {lane.version}; the second is {bundle.path}",
                 remedy="give one of them another --name or --version when it is built",
             )
         lane.on_rollback = self._rolled_back
+        lane.on_restart = self._restarting
+        lane.on_change = self._changed
         self._paths[lane.name, lane.version] = bundle.path
         self._lanes.append(lane)
+        self.on_change()
         try:
             await lane.open(bundle)
         except BaseException:
             self._lanes.remove(lane)
+            self.on_change()
             raise
         self.on_load(lane)
         return lane
+
+    def _restarting(self, lane: Lane) -> None:
+        self.on_restart(lane)
+
+    def _changed(self, _: Lane) -> None:
+        self.on_change()
 
     def _rolled_back(self, lane: Lane, failed: ServedEngine) -> None:
         self._paths.pop((lane.name, failed.bundle.manifest.version), None)

@@ -3,76 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import functools
-import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.bundle import Bundle
 from engine.errors import EngineError
 from server.engines.extent import Extent
+from server.engines.instances import Instances
 from server.engines.mailbox import QUEUED_REQUESTS, Mailbox
 from server.engines.memory_fit import check_fit
-from server.engines.opening import OpenEngine, OpenRuntime, open_engine
+from server.engines.opening import EngineHost, OpenEngine
 from server.engines.probation import Probation
 from server.engines.served_engine import ServedEngine, takes_frames
 from server.engines.statistics import Statistics
 from server.engines.tensor_request import Arrays, Inferred, Outcome, TensorRequest, check_inputs
-from server.engines.thread import EngineThread, Turn
+from server.engines.thread import Turn
 from server.errors import EngineNotReady, LimitReached, ServerError, SwapRefused
 from server.frames import Frame
-from server.host.process_memory import ProcessMemory
-from server.host.tuning import run_first
 from server.schedule.recorder import RecordingScheduler, open_record
 from server.schedule.scheduler import Scheduler
 from server.stream.answers import AnswerWriter, EngineFacts
 
 log = logging.getLogger("monocoque.engine")
 UNLOADED = "the engine was unloaded"
-_numbers = itertools.count(1)
 
 
 class EngineState(enum.Enum):
     """What may be asked of an engine."""
 
     LOADING = "LOADING"
+    """It is being opened, for the first time or in place of a process that died."""
     READY = "READY"
     UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass(frozen=True)
-class EngineHost:
-    """What every engine of a server is opened with.
-
-    Attributes:
-        open_runtime: Loads a runtime.
-        max_batch: Frames per launch, at most.
-        instances: Runtimes of each bundle, each with a thread.
-        self_check: Whether an engine is compared with its bundle's reference.
-        overlap: Whether a batch is prepared while another is computed.
-        realtime_priority: Of the engines' threads in SCHED_FIFO; None leaves them as they are.
-        record: Directory for the schedulers' events; None writes none.
-        clock: Monotonic clock in nanoseconds.
-        process: The server's own memory.
-        report: Told of each turn; on an engine's thread.
-        died: Told that an engine's thread ended on its own; on that thread.
-    """
-
-    open_runtime: OpenRuntime
-    max_batch: int
-    instances: int
-    self_check: bool
-    overlap: bool
-    realtime_priority: int | None
-    record: Path | None
-    clock: Callable[[], int]
-    process: ProcessMemory
-    report: Callable[[Lane, Turn], None]
-    died: Callable[[], None]
+    """It could not be loaded, was unloaded, or died too often."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +46,12 @@ class _Serving:
     """What serves.
 
     Attributes:
-        threads: Its threads.
-        engine: The engine.
+        instances: Its engines.
         version: The bundle's.
         statistics: What it has done.
     """
 
-    threads: list[EngineThread]
-    engine: OpenEngine
+    instances: Instances
     version: str
     statistics: Statistics
 
@@ -99,9 +63,10 @@ class Lane:
         name: The bundle's name.
         version: The bundle's version.
         host: What it is opened with.
+        report: Told of each turn; on an engine's thread.
     """
 
-    def __init__(self, name: str, version: str, host: EngineHost) -> None:
+    def __init__(self, name: str, version: str, host: EngineHost, report: Callable[[Lane, Turn], None]) -> None:
         self.name = name
         self.version = version
         self.state = EngineState.LOADING
@@ -109,14 +74,22 @@ class Lane:
         self._record = None if host.record is None else open_record(host.record / f"{name}-{version}.jsonl")
         self.mailbox = Mailbox(Scheduler() if self._record is None else RecordingScheduler(self._record), host.clock)
         self._host = host
-        self._threads: list[EngineThread] = []
-        self._engine: OpenEngine | None = None
+        self._report = functools.partial(report, self)
+        self._instances: Instances | None = None
         self.writer = AnswerWriter(EngineFacts(""), host.process)
         """Writes the answers to frames that are not computed."""
         self.statistics = Statistics()
         """What it has done since its bundle was loaded."""
+        self.restarts = 0
+        """How often an engine was opened again because its process had died."""
+        self.closed = False
+        """Whether it was unloaded."""
         self.on_rollback: Callable[[Lane, ServedEngine], None] = lambda _, __: None
         """Told that the engine before serves again, since the one that took its place failed."""
+        self.on_restart: Callable[[Lane], None] = lambda _: None
+        """Told that an engine is opened again."""
+        self.on_change: Callable[[Lane], None] = lambda _: None
+        """Told of a new state, or of an instance more or less that serves."""
         self._probation: Probation | None = None
         self._before: _Serving | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -128,39 +101,70 @@ class Lane:
             EngineError: It cannot be loaded.
             StartFailed: It does not compute what it did when the bundle was built.
         """
+        instances = Instances(bundle, self._host, self.mailbox, self._report, self)
         try:
-            self._threads, self._engine = await self._open_threads(bundle)
+            await instances.open()
         except (EngineError, ServerError) as error:
-            self.state, self.reason = EngineState.UNAVAILABLE, error.message
+            self._become(EngineState.UNAVAILABLE, error.message)
             raise
-        self.mailbox.frame_ns = self._engine.frame_ns
-        self.writer.serve(self._engine.served.facts())
-        for thread in self._threads:
-            thread.serve()
-        self.state, self.reason = EngineState.READY, ""
+        instances.serve()
+        self._put(_Serving(instances, self.version, self.statistics))
 
     @property
     def engine(self) -> OpenEngine:
-        """The engine that is served now.
+        """The engine that computes now.
 
         Raises:
             EngineNotReady: There is none.
         """
-        if self.state is not EngineState.READY or self._engine is None:
-            raise EngineNotReady(
-                f"{self.name} {self.version} is {self.state.value}: {self.reason}",
-                remedy="wait until it is READY" if self.state is EngineState.LOADING else "load it again",
-            )
-        return self._engine
+        if self.state is not EngineState.READY:
+            raise self._not_ready()
+        return self._opened.engine
 
     @property
     def served(self) -> ServedEngine:
-        """What the engine is that is served now.
+        """What the engine is, whether or not it computes at the moment.
 
         Raises:
-            EngineNotReady: There is none.
+            EngineNotReady: None was opened yet, or it was unloaded.
         """
-        return self.engine.served
+        return self._opened.engine.served
+
+    @property
+    def instances(self) -> tuple[int, int]:
+        """How many of its engines compute, and how many there are."""
+        return (0, 0) if self._instances is None else (self._instances.able, self._instances.count)
+
+    @property
+    def impairment(self) -> str:
+        """What it lacks of what was asked for; empty where that is nothing, or where it never served."""
+        if self._instances is None or self.closed:
+            return ""
+        if self.state is not EngineState.READY:
+            return self.reason
+        able, count = self.instances
+        return f"{able} of {count} instances: {self._instances.fault}" if able < count else self.served.degraded
+
+    def check_accepts(self) -> None:
+        """Refuse what would wait for an engine that nobody is about to open.
+
+        Raises:
+            EngineNotReady: It is not served, or was given up.
+        """
+        if self._instances is None or self.state is EngineState.UNAVAILABLE:
+            raise self._not_ready()
+
+    @property
+    def _opened(self) -> Instances:
+        if self._instances is None or self.closed:
+            raise self._not_ready()
+        return self._instances
+
+    def _not_ready(self) -> EngineNotReady:
+        return EngineNotReady(
+            f"{self.name} {self.version} is {self.state.value}: {self.reason}",
+            remedy="wait until it is READY" if self.state is EngineState.LOADING else "load it again",
+        )
 
     async def swap(self, bundle: Bundle) -> None:
         """Put another bundle in the engine's place, between two batches.
@@ -189,10 +193,17 @@ class Lane:
                 remedy="build it with --mean, --std and --color",
             )
         check_fit(old, bundle, self._host.instances)
-        threads, engine = await self._open_threads(bundle)
-        self._before = _Serving(self._threads, self.engine, self.version, self.statistics)
-        self._probation = Probation(self._threads, threads, self._end_probation)
-        self._put(_Serving(threads, engine, manifest.version, Statistics()))
+        new = Instances(bundle, self._host, self.mailbox, self._report, self)
+        await new.open()
+        before = _Serving(self._opened, self.version, self.statistics)
+        if not before.instances.able:  # it died: there is nothing to go back to
+            new.serve()
+            self._put(_Serving(new, manifest.version, Statistics()))
+            self._let_go(before.instances)
+            return
+        self._before = before
+        self._probation = Probation(before.instances, new, self._end_probation)
+        self._put(_Serving(new, manifest.version, Statistics()))
         self._probation.begin()
         if self.mailbox.is_used and (fault := await self._probation.first_batch()):
             raise SwapRefused(
@@ -200,18 +211,50 @@ class Lane:
                 remedy="try it with python -m build_engine verify, and look into the server's log",
             )
 
+    def died(self, instances: Instances, fault: str) -> bool:
+        """See `Owner`. What dies after a swap, before the new engine has proved itself, is not opened again."""
+        probation = self._probation
+        if probation is None:
+            return True
+        if instances is probation.new:
+            return not probation.judge(fault)
+        if instances.able:
+            return True
+        if probation.conclude():  # nothing is left to go back to
+            self._end_probation(probation, "")
+        return False
+
+    def reopening(self, instances: Instances) -> None:
+        """See `Owner`."""
+        if instances is self._instances:
+            self.restarts += 1
+            self.on_restart(self)
+
+    def changed(self, instances: Instances) -> None:
+        """See `Owner`."""
+        if instances is not self._instances or self.closed:
+            return
+        engine = instances.engine
+        self.mailbox.frame_ns = engine.frame_ns
+        self.writer.serve(engine.served.facts())
+        if instances.able:
+            self._become(EngineState.READY, "")
+        else:
+            self._become(EngineState.UNAVAILABLE if instances.given_up else EngineState.LOADING, instances.fault)
+
+    def _become(self, state: EngineState, reason: str) -> None:
+        self.state, self.reason = state, reason
+        self.on_change(self)
+
     def _put(self, serving: _Serving) -> None:
         """Serve something else from now on."""
-        self._threads, self._engine = serving.threads, serving.engine
-        self.version, self.statistics = serving.version, serving.statistics
-        self.mailbox.frame_ns = serving.engine.frame_ns
-        self.writer.serve(serving.engine.served.facts())
+        self._instances, self.version, self.statistics = serving.instances, serving.version, serving.statistics
+        self.changed(serving.instances)
 
     def _end_probation(self, probation: Probation, fault: str) -> None:
         """The new engine has proved itself and the old one is let go, or the other way round."""
         self._probation = None
-        for thread in probation.new:
-            thread.judge = None
+        probation.new.judge(None)
         before, self._before = self._before, None
         if not fault or before is None:
             self._let_go(probation.old)
@@ -229,9 +272,9 @@ class Lane:
         )
         self.on_rollback(self, failed)
 
-    def _let_go(self, threads: list[EngineThread]) -> None:
-        """End threads that take nothing any more, without waiting for it."""
-        task = asyncio.ensure_future(self._end(threads))
+    def _let_go(self, instances: Instances) -> None:
+        """End engines that take nothing any more, without waiting for it."""
+        task = asyncio.ensure_future(instances.end())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -284,59 +327,21 @@ class Lane:
 
     async def close(self) -> None:
         """Stop serving, for good; what waits is answered."""
-        self.state, self.reason = EngineState.UNAVAILABLE, "it was unloaded"
+        self.closed = True
+        self._become(EngineState.UNAVAILABLE, "it was unloaded")
         self.mailbox.close()
-        await self._end([*self._threads, *(self._probation.old if self._probation is not None else ())])
+        if self._instances is not None:
+            await self._instances.end()
+        if self._before is not None:
+            await self._before.instances.end()
         await asyncio.gather(*self._ending)
-        self._threads = []
         for item in self.mailbox.drain():
             if isinstance(item, Frame):
                 item.camera.owner.deliver(self.writer.without_numbers(item, "failed", UNLOADED))
             else:
                 item.answer(EngineNotReady(f"{self.name} {self.version} was unloaded", remedy="load it again"))
-        self._engine = None
         if self._record is not None:
             self._record.close()
-
-    async def _open_threads(self, bundle: Bundle) -> tuple[list[EngineThread], OpenEngine]:
-        """An engine per instance, each on its own thread, none of which takes a frame yet."""
-        host = self._host
-        threads = [
-            EngineThread(next(_numbers), self.mailbox, self._report, host.died, host.clock)
-            for _ in range(host.instances)
-        ]
-
-        def on_thread(stack: contextlib.ExitStack) -> OpenEngine:
-            if host.realtime_priority is not None:
-                run_first(host.realtime_priority)
-            return open_engine(
-                bundle,
-                host.open_runtime,
-                max_batch=host.max_batch,
-                self_check=host.self_check,
-                overlap=host.overlap,
-                clock=host.clock,
-                process=host.process,
-                stack=stack,
-            )
-
-        try:
-            for thread in threads:  # one after the other: each may measure what it takes
-                engine = await asyncio.wrap_future(thread.open(on_thread))
-        except BaseException:
-            await self._end(threads)
-            raise
-        return threads, engine
-
-    @staticmethod
-    async def _end(threads: list[EngineThread]) -> None:
-        for thread in threads:
-            thread.stop()
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
-
-    def _report(self, turn: Turn) -> None:
-        self._host.report(self, turn)
 
 
 def _settle(answered: asyncio.Future[Inferred], outcome: Outcome) -> None:

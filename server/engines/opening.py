@@ -6,9 +6,11 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.allocate import allocate
 from engine.bundle import Bundle
+from engine.process import WorkerRuntime
 from engine.reference import check_reference
 from engine.runtime import MemoryReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
@@ -30,6 +32,35 @@ OpenRuntime = Callable[[Bundle, RegionTable], Runtime]
 
 
 @dataclass(frozen=True)
+class EngineHost:
+    """What every engine of a server is opened with.
+
+    Attributes:
+        open_runtime: Loads a runtime.
+        max_batch: Frames per launch, at most.
+        instances: Runtimes of each bundle, each with a thread.
+        self_check: Whether an engine is compared with its bundle's reference.
+        overlap: Whether a batch is prepared while another is computed, which takes slots for both.
+        realtime_priority: Of the engines' threads in SCHED_FIFO; None leaves them as they are.
+        record: Directory for the schedulers' events; None writes none.
+        clock: Monotonic clock in nanoseconds.
+        process: The server's own memory.
+        died: Told that an engine's thread ended on its own; on that thread.
+    """
+
+    open_runtime: OpenRuntime
+    max_batch: int
+    instances: int
+    self_check: bool
+    overlap: bool
+    realtime_priority: int | None
+    record: Path | None
+    clock: Callable[[], int]
+    process: ProcessMemory
+    died: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class OpenEngine:
     """An engine that is ready.
 
@@ -42,6 +73,7 @@ class OpenEngine:
         max_batch: Frames of its largest batch.
         frame_ns: What one frame takes on it.
         curve: What its batches cost; None where it computes frames one by one.
+        process: Its runtime, where that is a process of its own.
     """
 
     served: ServedEngine
@@ -52,6 +84,7 @@ class OpenEngine:
     max_batch: int
     frame_ns: int
     curve: LatencyCurve | None
+    process: WorkerRuntime | None
 
 
 def largest_batch(description: RuntimeDescription, wanted: int) -> int:
@@ -60,27 +93,12 @@ def largest_batch(description: RuntimeDescription, wanted: int) -> int:
     return min(wanted, description.max_batch) if all_batched else 1
 
 
-def open_engine(
-    bundle: Bundle,
-    open_runtime: OpenRuntime,
-    *,
-    max_batch: int,
-    self_check: bool,
-    overlap: bool,
-    clock: Callable[[], int],
-    process: ProcessMemory,
-    stack: contextlib.ExitStack,
-) -> OpenEngine:
+def open_engine(bundle: Bundle, host: EngineHost, stack: contextlib.ExitStack) -> OpenEngine:
     """Open an engine.
 
     Args:
         bundle: What to serve.
-        open_runtime: Loads its runtime.
-        max_batch: Frames per launch, at most.
-        self_check: Whether to compare it with the bundle's reference.
-        overlap: Whether a batch is prepared while another is computed, which takes slots for both.
-        clock: Monotonic clock in nanoseconds.
-        process: Memory of this process.
+        host: What it is opened with.
         stack: Gets what must be undone in the end, on this thread.
 
     Raises:
@@ -89,12 +107,12 @@ def open_engine(
     """
     regions = RegionTable()
     stack.callback(regions.close)
-    runtime = open_runtime(bundle, regions)
+    runtime = host.open_runtime(bundle, regions)
     stack.callback(runtime.close)
     description = runtime.describe()
     if description.degraded:
         log.warning("degraded: %s", description.degraded)
-    if self_check:
+    if host.self_check:
         outcome = check_reference(bundle, runtime, regions)
         log.info("%s", outcome.message)
         if not outcome.passed:
@@ -102,26 +120,35 @@ def open_engine(
                 f"{bundle.path}: {outcome.message}",
                 remedy="build the bundle on this kind of device, or serve it unchecked with --no-self-check",
             )
-    infer = TensorPipeline(runtime, regions, bundle.digest, clock).run
+    infer = TensorPipeline(runtime, regions, bundle.digest, host.clock).run
+    process = runtime if isinstance(runtime, WorkerRuntime) else None
     preprocessing = bundle.manifest.preprocessing
     if preprocessing is None or not takes_frames(bundle.manifest):
         log.info("%s takes tensors, not camera frames: requests are served, streams are refused", bundle.manifest.name)
         served = ServedEngine(bundle, description, runtime.memory())
-        writer = AnswerWriter(served.facts(), process)
-        return OpenEngine(served, None, infer, writer, runtime.memory, 1, 0, None)
-    batch = largest_batch(description, max_batch)
-    sides = [allocate(description, regions, batch) for _ in range(2 if overlap else 1)]
+        writer = AnswerWriter(served.facts(), host.process)
+        return OpenEngine(served, None, infer, writer, runtime.memory, 1, 0, None, process)
+    batch = largest_batch(description, host.max_batch)
+    sides = [allocate(description, regions, batch) for _ in range(2 if host.overlap else 1)]
     for slots in sides:
         for name in slots.inputs:
             slots.view(name)[...] = 0
         for _ in range(WARM_UP_RUNS):
             runtime.run(slots.batch(batch))
-    curve = measure(lambda count: runtime.run(sides[0].batch(count)), batch, clock)
+    curve = measure(lambda count: runtime.run(sides[0].batch(count)), batch, host.clock)
     if batch > 1:
         log.info("%s", curve)
     served = ServedEngine(bundle, description, runtime.memory())
-    writer = AnswerWriter(served.facts(), process)
-    pipeline = Pipeline(bundle.manifest, preprocessing, runtime, sides, batch, writer, clock)
+    writer = AnswerWriter(served.facts(), host.process)
+    pipeline = Pipeline(bundle.manifest, preprocessing, runtime, sides, batch, writer, host.clock)
     return OpenEngine(
-        served, pipeline, infer, writer, runtime.memory, batch, curve.latency_ns[1], curve if batch > 1 else None
+        served=served,
+        pipeline=pipeline,
+        infer=infer,
+        writer=writer,
+        memory=runtime.memory,
+        max_batch=batch,
+        frame_ns=curve.latency_ns[1],
+        curve=curve if batch > 1 else None,
+        process=process,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from server.engines.thread import EngineThread
+from server.engines.instances import Instances
 
 BATCHES = 8
 """Until the old engine is let go: its memory is held for so long."""
@@ -19,16 +19,14 @@ class Probation:
     """Hands back to the old engine as soon as the new one fails a batch.
 
     Args:
-        old: Threads of the engine that was served.
-        new: Threads of the engine that is served now.
+        old: The engine that was served.
+        new: The engine that is served now.
         ended: Told on the event loop, once: what went wrong, or nothing once the new engine has computed enough.
     """
 
-    def __init__(
-        self, old: Sequence[EngineThread], new: Sequence[EngineThread], ended: Callable[[Probation, str], None]
-    ) -> None:
-        self.old = list(old)
-        self.new = list(new)
+    def __init__(self, old: Instances, new: Instances, ended: Callable[[Probation, str], None]) -> None:
+        self.old = old
+        self.new = new
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._first: asyncio.Future[str] = self._loop.create_future()
@@ -38,12 +36,9 @@ class Probation:
 
     def begin(self) -> None:
         """Cut over: the old engine finishes what it has, the new one takes what comes next."""
-        for thread in self.new:
-            thread.judge = self._judge
-        for thread in self.old:
-            thread.pause()
-        for thread in self.new:
-            thread.serve()
+        self.new.judge(self.judge)
+        self.old.pause()
+        self.new.serve()
 
     def conclude(self) -> bool:
         """Judge no more; returns False where it was over already."""
@@ -57,22 +52,28 @@ class Probation:
             return await asyncio.wait_for(asyncio.shield(self._first), PATIENCE_SECONDS)
         return ""
 
-    def _judge(self, fault: str) -> None:
-        """Called on a thread of the new engine, before what it computed is answered and before it takes more."""
+    def judge(self, fault: str) -> bool:
+        """Take note of a batch, before it is answered and before the new engine takes more, or of its process's end.
+
+        Args:
+            fault: What went wrong; empty where nothing did.
+
+        Returns:
+            Whether there was still something to judge.
+        """
         with self._lock:
             if self._over:
-                return
+                return False
             self._computed += 1
             self._over = bool(fault) or self._computed >= BATCHES
             if fault:
-                for thread in self.new:
-                    thread.pause()
-                for thread in self.old:
-                    thread.resume()
+                self.new.pause()
+                self.old.resume()
             over, first = self._over, self._computed == 1
         if over or first:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
                 self._loop.call_soon_threadsafe(self._tell, fault, over)
+        return True
 
     def _tell(self, fault: str, over: bool) -> None:
         if over:

@@ -117,6 +117,7 @@ class ServedEngine:
         manifest = self.bundle.manifest
         count_memory(self.memory, metrics, manifest.name, manifest.version)
         metrics.rollbacks(manifest.name)  # what never happened is a 0, not a series that is missing
+        metrics.restarts(manifest.name)
         metrics.degraded(manifest.name, manifest.version).set(bool(self.degraded))
         metrics.build_info(
             version,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from engine.errors import EngineError
 from engine.runtime import MemoryReport
 from server.engines.mailbox import Mailbox, SourceKey, Worker
 from server.engines.mailbox import Turn as Selected
@@ -94,8 +95,10 @@ class EngineThread:
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._serving = threading.Event()
-        self.judge: Callable[[str], None] | None = None
+        self.judge: Callable[[str], object] | None = None
         """Told on this thread of each batch: what went wrong with it, or nothing. Set it before `serve`."""
+        self.lost = ""
+        """Why its engine computes nothing any more: frames are then answered so, and not prepared for nothing."""
         self._side = 0
         self._prepare_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
         self._launch_ns: deque[int] = deque(maxlen=REMEMBERED_TURNS)
@@ -138,6 +141,7 @@ class EngineThread:
             self._thread.join()
 
     def _main(self, open_engine: Callable[[contextlib.ExitStack], OpenEngine], opened: Future[OpenEngine]) -> None:
+        opened.set_running_or_notify_cancel()  # whoever waits may leave, the result is not in doubt
         with contextlib.ExitStack() as stack:
             try:
                 engine = open_engine(stack)
@@ -179,7 +183,9 @@ class EngineThread:
             now = self._clock()
             memory = None
             if now - self._memory_sampled_at >= SAMPLE_INTERVAL_NS:
-                self._memory_sampled_at, memory = now, engine.memory()
+                self._memory_sampled_at = now
+                with contextlib.suppress(EngineError):  # its process may have ended
+                    memory = engine.memory()
             outcomes = [(request, outcome) for request, outcome in computed if outcome is not None]
             # One message for all of it: each wakes the event loop, which then waits for this thread to let go.
             self._report(Turn(work.taken, answers, outcomes, launched, now - started, memory))
@@ -221,7 +227,9 @@ class EngineThread:
             self._report(Turn(taken=taken))
         else:
             work.taken = taken
-        if frames:
+        if frames and self.lost:
+            work.failed, work.fault = _unprepared(engine, frames, self.lost, started), self.lost
+        elif frames:
             try:
                 self._side = (self._side + 1) % _pipeline(engine).sides
                 work.prepared = _pipeline(engine).prepare(frames, self._side)
@@ -284,6 +292,12 @@ def _fault(engine: OpenEngine, work: _Work, computed: Sequence[tuple[TensorReque
         fault = fault or next(failures, "")
     launched = computed or any(frame.ledger.inferred is not None for frame in work.frames)
     return fault if fault or launched else None
+
+
+def _unprepared(engine: OpenEngine, frames: Sequence[Frame], fault: str, now: int) -> list[Answer]:
+    for frame in frames:
+        frame.ledger.selected = now
+    return [engine.writer.without_numbers(frame, "failed", fault) for frame in frames]
 
 
 def _failed(engine: OpenEngine, frames: Sequence[Frame], error: Exception) -> list[Answer]:

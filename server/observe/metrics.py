@@ -213,7 +213,7 @@ class Metrics:
         )
         self.streams = self._gauge("monocoque_streams", "Open frame streams.", ())
         self.cameras = self._gauge("monocoque_cameras", "Cameras of the open streams.", ())
-        self.watchers = self._gauge("monocoque_watchers", "Subscribers to results.", ())
+        self.watchers = self._gauge("monocoque_watchers", "Subscribers to results or to the state.", ())
         self.streams_ended = self._counter(
             "monocoque_streams_ended", "Streams by the status they ended with.", ("code",)
         )
@@ -227,7 +227,9 @@ class Metrics:
         self.watcher_missed = self._counter(
             "monocoque_watcher_missed_results", "Results that slow subscribers did not get.", ()
         )
-        self.serving = self._gauge("monocoque_serving", "1 while frames are accepted, 0 while draining.", ())
+        self.serving = self._gauge(
+            "monocoque_serving", "1 while frames are computed, 0 while starting, draining or failed.", ()
+        )
         self.degraded = self._gauge(
             "monocoque_engine_degraded", "1 where an engine is not the one that was asked for.", ENGINE_LABELS
         )
@@ -235,6 +237,14 @@ class Metrics:
             "monocoque_engine_rollbacks",
             "Times that an engine served again since the one that was swapped into its place failed.",
             ("engine",),
+        )
+        self.restarts = self._counter(
+            "monocoque_engine_restarts",
+            "Times that an engine was opened again since its process had died, each try counted.",
+            ("engine",),
+        )
+        self.instances = self._gauge(
+            "monocoque_engine_instances", "Instances of an engine that compute, of --instances.", ENGINE_LABELS
         )
         self.build_info = self._gauge(
             "monocoque_build_info",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from protos.monocoque.v1.stream_pb2 import WatchResultsResponse
 from server.errors import LimitReached
@@ -51,39 +52,62 @@ class Watcher:
         return as_watched(*self._pending.pop(next(iter(self._pending))))
 
 
-class Audience:
-    """All subscribers.
+class Seats:
+    """Room for everyone who follows something, results or the server's state.
 
     Args:
-        limit: Subscribers at the same time.
+        limit: At the same time.
         metrics: Where they are counted.
     """
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
         self._metrics = metrics
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def seat(self) -> Iterator[None]:
+        """Take one.
+
+        Raises:
+            LimitReached: There is none left.
+        """
+        if self._taken >= self._limit:
+            raise LimitReached(
+                f"{self._taken} watchers follow results or the state, {self._limit} are allowed",
+                remedy="start the server with a larger --max-watchers, or end another watcher",
+            )
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self._taken += more
+        self._metrics.watchers().set(self._taken)
+
+
+class Audience:
+    """All subscribers.
+
+    Args:
+        metrics: Where what they miss is counted.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._watchers: set[Watcher] = set()
 
     def join(self, camera_ids: Iterable[str]) -> Watcher:
-        """Add a subscriber.
-
-        Raises:
-            LimitReached: There are too many.
-        """
-        if len(self._watchers) >= self._limit:
-            raise LimitReached(
-                f"{len(self._watchers)} watchers follow results, {self._limit} are allowed",
-                remedy="start the server with a larger --max-watchers, or end another watcher",
-            )
+        """Add a subscriber."""
         watcher = Watcher(camera_ids)
         self._watchers.add(watcher)
-        self._metrics.watchers().set(len(self._watchers))
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
         """Remove a subscriber."""
         self._watchers.discard(watcher)
-        self._metrics.watchers().set(len(self._watchers))
 
     def publish(self, camera: OpenCamera, result: bytes) -> None:
         """Offer a result to everyone."""

@@ -11,7 +11,7 @@ import grpc.aio
 import numpy as np
 
 from protos import wire
-from protos.monocoque.v1 import camera_pb2, stream_pb2
+from protos.monocoque.v1 import camera_pb2, state_pb2, stream_pb2
 from protos.monocoque.v1.result_pb2 import Result, SurroundSet
 
 SERVICE = "/monocoque.v1.CameraStreamService"
@@ -121,3 +121,23 @@ class RawWatch:
     async def next(self) -> stream_pb2.WatchResultsResponse | None:
         message = await asyncio.wait_for(self.call.read(), PATIENCE_SECONDS)
         return None if message is grpc.aio.EOF else stream_pb2.WatchResultsResponse.FromString(message)
+
+
+class RawState:
+    """One WatchState call."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.call: Any = channel.unary_stream(f"{SERVICE}/WatchState")(b"")
+
+    async def next(self) -> state_pb2.WatchStateResponse | None:
+        message = await asyncio.wait_for(self.call.read(), PATIENCE_SECONDS)
+        return None if message is grpc.aio.EOF else state_pb2.WatchStateResponse.FromString(message)
+
+    async def until(self, state: int) -> list[state_pb2.WatchStateResponse]:
+        """All states up to the first of this kind."""
+        found = []
+        while not found or found[-1].state != state:
+            told = await self.next()
+            assert told is not None, f"the call ended after {found}"
+            found.append(told)
+        return found

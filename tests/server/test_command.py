@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import signal
@@ -18,8 +19,10 @@ import grpc.aio
 import pytest
 
 from protos.monocoque.v1 import result_pb2 as pb
+from protos.monocoque.v1 import state_pb2
 from server.__main__ import main
-from tests.server.raw_client import RawStream, camera, frame
+from tests.server.bundles import write_bundle
+from tests.server.raw_client import RawState, RawStream, camera, frame
 
 START_SECONDS = 60.0
 """Only a hang takes this long."""
@@ -97,6 +100,32 @@ async def test_a_second_signal_exits_at_once(bundle_path: Path, start: Start) ->
         code, said = await asyncio.to_thread(server.end)
     assert code == 1
     assert "not waiting for answers" in said
+
+
+async def test_sigterm_does_not_wait_for_an_engine_that_is_gone(tmp_path: Path, start: Start) -> None:
+    bundle = write_bundle(tmp_path / "quarters")
+    server = start(str(bundle), "--engine-process", "--port", "0", "--metrics-port", "0", "--threads", "1")
+    address = await asyncio.to_thread(server.address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        stream = RawStream(channel)
+        await stream.open([camera()])
+        watch = RawState(channel)
+        await watch.until(state_pb2.SERVER_STATE_SERVING)
+        bundle.rename(tmp_path / "away")
+        children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+        (worker,) = [pid for task in children for pid in task.read_text().split()]
+        os.kill(int(worker), signal.SIGKILL)
+        while "could not be opened again" not in (await watch.until(state_pb2.SERVER_STATE_STARTING))[-1].reason:
+            pass
+        await stream.send(frame(1))
+        assert (await stream.results(1))[0].status == pb.STATUS_FAILED
+        server.process.send_signal(signal.SIGTERM)
+        await watch.until(state_pb2.SERVER_STATE_DRAINING)
+        assert await watch.next() is None
+    code, said = await asyncio.to_thread(server.end)
+    assert code == 0
+    assert "is opened again in 1 s" in said
+    assert "Traceback" not in said
 
 
 def corrupt(bundle: Path, target: Path) -> Path:

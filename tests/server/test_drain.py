@@ -113,7 +113,6 @@ async def test_a_dead_engine_thread_shows_in_health(
     stream = running.stream()
     await stream.open([camera()])
     await stream.send(frame(1))  # wakes the thread, which then asks again
-    await stream.results(1)
     for name in ("", SERVICE, LIVENESS):
         while await health(running, name) == "SERVING":
             await asyncio.sleep(0.001)

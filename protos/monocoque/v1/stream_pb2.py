@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from protos.monocoque.v1 import camera_pb2 as monocoque_dot_v1_dot_camera__pb2
 from protos.monocoque.v1 import result_pb2 as monocoque_dot_v1_dot_result__pb2
+from protos.monocoque.v1 import state_pb2 as monocoque_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monocoque/v1/stream.proto\x12\x0cmonocoque.v1\x1a\x19monocoque/v1/camera.proto\x1a\x19monocoque/v1/result.proto\"i\n\x05\x43lock\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.monocoque.v1.ClockKind\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x16\n\x0etime_namespace\x18\x03 \x01(\t\x12\x10\n\x08\x65rror_ns\x18\x04 \x01(\x04\"\xad\x02\n\x04Open\x12%\n\x07\x63\x61meras\x18\x01 \x03(\x0b\x32\x14.monocoque.v1.Camera\x12$\n\x06policy\x18\x02 \x01(\x0e\x32\x14.monocoque.v1.Policy\x12\"\n\x05\x63lock\x18\x03 \x01(\x0b\x32\x13.monocoque.v1.Clock\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x12\n\nmax_age_ns\x18\x05 \x01(\x04\x12\x0f\n\x07tensors\x18\x06 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x08 \x01(\t\x12 \n\x04sets\x18\t \x01(\x0b\x32\x12.monocoque.v1.Sets\x12\x15\n\rshared_memory\x18\x14 \x01(\x08\x12\x1c\n\x14\x63redits_with_results\x18\x15 \x01(\x08\"\x1c\n\x04Sets\x12\x14\n\x0ctolerance_ns\x18\x01 \x01(\x04\"$\n\nClockProbe\x12\x16\n\x0e\x63lient_time_ns\x18\x01 \x01(\x03\"\xd9\x01\n\x13StreamFramesRequest\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.monocoque.v1.OpenH\x00\x12*\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x19.monocoque.v1.FrameHeaderH\x00\x12/\n\x0b\x63lock_probe\x18\x03 \x01(\x0b\x32\x18.monocoque.v1.ClockProbeH\x00\x12&\n\x04slot\x18\x0e \x01(\x0b\x32\x18.monocoque.v1.SlotHandle\x12\x0e\n\x06pixels\x18\x0f \x01(\x0c\x42\t\n\x07message\"B\n\nSlotHandle\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"m\n\x0b\x43\x61meraSlots\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x12\n\nfirst_slot\x18\x02 \x01(\r\x12\r\n\x05slots\x18\x03 \x01(\r\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x04\x12\x12\n\nslot_bytes\x18\x05 \x01(\x04\"o\n\x0cSharedMemory\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x14\n\x0cregion_bytes\x18\x03 \x01(\x04\x12*\n\x07\x63\x61meras\x18\x04 \x03(\x0b\x32\x19.monocoque.v1.CameraSlots\"\x88\x02\n\x06Opened\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x03 \x01(\x04\x12\x11\n\tmax_width\x18\x04 \x01(\r\x12\x12\n\nmax_height\x18\x05 \x01(\r\x12\x15\n\rengine_digest\x18\x06 \x01(\t\x12+\n\nclock_kind\x18\x07 \x01(\x0e\x32\x17.monocoque.v1.ClockKind\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x13\n\x0bpiece_bytes\x18\t \x01(\x04\x12\x31\n\rshared_memory\x18\x14 \x01(\x0b\x32\x1a.monocoque.v1.SharedMemory\"+\n\x06\x43redit\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\r\"a\n\nClockReply\x12\x16\n\x0e\x63lient_time_ns\x18\x01 \x01(\x03\x12\x1e\n\x16server_receive_time_ns\x18\x02 \x01(\x03\x12\x1b\n\x13server_send_time_ns\x18\x03 \x01(\x03\"\x9b\x02\n\x14StreamFramesResponse\x12&\n\x06opened\x18\x01 \x01(\x0b\x32\x14.monocoque.v1.OpenedH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.monocoque.v1.ResultH\x00\x12&\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x14.monocoque.v1.CreditH\x00\x12/\n\x0b\x63lock_reply\x18\x04 \x01(\x0b\x32\x18.monocoque.v1.ClockReplyH\x00\x12(\n\x03set\x18\x05 \x01(\x0b\x32\x19.monocoque.v1.SurroundSetH\x00\x12%\n\x07\x63redits\x18\x06 \x03(\x0b\x32\x14.monocoque.v1.CreditB\t\n\x07message\")\n\x13WatchResultsRequest\x12\x12\n\ncamera_ids\x18\x01 \x03(\t\"\x85\x01\n\x14WatchResultsResponse\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12$\n\x06\x63\x61mera\x18\x02 \x01(\x0b\x32\x14.monocoque.v1.Camera\x12$\n\x06result\x18\x03 \x01(\x0b\x32\x14.monocoque.v1.Result\x12\x0e\n\x06missed\x18\x04 \x01(\x04\"1\n\x10GetEngineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xb4\x03\n\x11GetEngineResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x17\n\x0f\x62\x61\x63kend_version\x18\x05 \x01(\t\x12\x0e\n\x06target\x18\x06 \x01(\t\x12\r\n\x05graph\x18\x07 \x01(\t\x12\x11\n\tprecision\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x10\n\x08\x64\x65graded\x18\n \x01(\t\x12(\n\x06inputs\x18\x0b \x03(\x0b\x32\x18.monocoque.v1.TensorSpec\x12)\n\x07outputs\x18\x0c \x03(\x0b\x32\x18.monocoque.v1.TensorSpec\x12\x0e\n\x06labels\x18\r \x03(\t\x12\x11\n\tmax_batch\x18\x0e \x01(\r\x12\x46\n\x0cmemory_bytes\x18\x0f \x03(\x0b\x32\x30.monocoque.v1.GetEngineResponse.MemoryBytesEntry\x1a\x32\n\x10MemoryBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*D\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPOLICY_LIVE\x10\x01\x12\x11\n\rPOLICY_REPLAY\x10\x02*\x80\x01\n\tClockKind\x12\x1a\n\x16\x43LOCK_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1e\x43LOCK_KIND_SAME_HOST_MONOTONIC\x10\x01\x12\x1b\n\x17\x43LOCK_KIND_SYNCHRONIZED\x10\x02\x12\x16\n\x12\x43LOCK_KIND_UNKNOWN\x10\x03\x32\x97\x02\n\x13\x43\x61meraStreamService\x12Y\n\x0cStreamFrames\x12!.monocoque.v1.StreamFramesRequest\x1a\".monocoque.v1.StreamFramesResponse(\x01\x30\x01\x12W\n\x0cWatchResults\x12!.monocoque.v1.WatchResultsRequest\x1a\".monocoque.v1.WatchResultsResponse0\x01\x12L\n\tGetEngine\x12\x1e.monocoque.v1.GetEngineRequest\x1a\x1f.monocoque.v1.GetEngineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monocoque/v1/stream.proto\x12\x0cmonocoque.v1\x1a\x19monocoque/v1/camera.proto\x1a\x19monocoque/v1/result.proto\x1a\x18monocoque/v1/state.proto\"i\n\x05\x43lock\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.monocoque.v1.ClockKind\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x16\n\x0etime_namespace\x18\x03 \x01(\t\x12\x10\n\x08\x65rror_ns\x18\x04 \x01(\x04\"\xad\x02\n\x04Open\x12%\n\x07\x63\x61meras\x18\x01 \x03(\x0b\x32\x14.monocoque.v1.Camera\x12$\n\x06policy\x18\x02 \x01(\x0e\x32\x14.monocoque.v1.Policy\x12\"\n\x05\x63lock\x18\x03 \x01(\x0b\x32\x13.monocoque.v1.Clock\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x12\n\nmax_age_ns\x18\x05 \x01(\x04\x12\x0f\n\x07tensors\x18\x06 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x08 \x01(\t\x12 \n\x04sets\x18\t \x01(\x0b\x32\x12.monocoque.v1.Sets\x12\x15\n\rshared_memory\x18\x14 \x01(\x08\x12\x1c\n\x14\x63redits_with_results\x18\x15 \x01(\x08\"\x1c\n\x04Sets\x12\x14\n\x0ctolerance_ns\x18\x01 \x01(\x04\"$\n\nClockProbe\x12\x16\n\x0e\x63lient_time_ns\x18\x01 \x01(\x03\"\xd9\x01\n\x13StreamFramesRequest\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.monocoque.v1.OpenH\x00\x12*\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x19.monocoque.v1.FrameHeaderH\x00\x12/\n\x0b\x63lock_probe\x18\x03 \x01(\x0b\x32\x18.monocoque.v1.ClockProbeH\x00\x12&\n\x04slot\x18\x0e \x01(\x0b\x32\x18.monocoque.v1.SlotHandle\x12\x0e\n\x06pixels\x18\x0f \x01(\x0c\x42\t\n\x07message\"B\n\nSlotHandle\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"m\n\x0b\x43\x61meraSlots\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x12\n\nfirst_slot\x18\x02 \x01(\r\x12\r\n\x05slots\x18\x03 \x01(\r\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x04\x12\x12\n\nslot_bytes\x18\x05 \x01(\x04\"o\n\x0cSharedMemory\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x14\n\x0cregion_bytes\x18\x03 \x01(\x04\x12*\n\x07\x63\x61meras\x18\x04 \x03(\x0b\x32\x19.monocoque.v1.CameraSlots\"\x88\x02\n\x06Opened\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x03 \x01(\x04\x12\x11\n\tmax_width\x18\x04 \x01(\r\x12\x12\n\nmax_height\x18\x05 \x01(\r\x12\x15\n\rengine_digest\x18\x06 \x01(\t\x12+\n\nclock_kind\x18\x07 \x01(\x0e\x32\x17.monocoque.v1.ClockKind\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x13\n\x0bpiece_bytes\x18\t \x01(\x04\x12\x31\n\rshared_memory\x18\x14 \x01(\x0b\x32\x1a.monocoque.v1.SharedMemory\"+\n\x06\x43redit\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\r\"a\n\nClockReply\x12\x16\n\x0e\x63lient_time_ns\x18\x01 \x01(\x03\x12\x1e\n\x16server_receive_time_ns\x18\x02 \x01(\x03\x12\x1b\n\x13server_send_time_ns\x18\x03 \x01(\x03\"\x9b\x02\n\x14StreamFramesResponse\x12&\n\x06opened\x18\x01 \x01(\x0b\x32\x14.monocoque.v1.OpenedH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.monocoque.v1.ResultH\x00\x12&\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x14.monocoque.v1.CreditH\x00\x12/\n\x0b\x63lock_reply\x18\x04 \x01(\x0b\x32\x18.monocoque.v1.ClockReplyH\x00\x12(\n\x03set\x18\x05 \x01(\x0b\x32\x19.monocoque.v1.SurroundSetH\x00\x12%\n\x07\x63redits\x18\x06 \x03(\x0b\x32\x14.monocoque.v1.CreditB\t\n\x07message\")\n\x13WatchResultsRequest\x12\x12\n\ncamera_ids\x18\x01 \x03(\t\"\x85\x01\n\x14WatchResultsResponse\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12$\n\x06\x63\x61mera\x18\x02 \x01(\x0b\x32\x14.monocoque.v1.Camera\x12$\n\x06result\x18\x03 \x01(\x0b\x32\x14.monocoque.v1.Result\x12\x0e\n\x06missed\x18\x04 \x01(\x04\"1\n\x10GetEngineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xb4\x03\n\x11GetEngineResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x17\n\x0f\x62\x61\x63kend_version\x18\x05 \x01(\t\x12\x0e\n\x06target\x18\x06 \x01(\t\x12\r\n\x05graph\x18\x07 \x01(\t\x12\x11\n\tprecision\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x10\n\x08\x64\x65graded\x18\n \x01(\t\x12(\n\x06inputs\x18\x0b \x03(\x0b\x32\x18.monocoque.v1.TensorSpec\x12)\n\x07outputs\x18\x0c \x03(\x0b\x32\x18.monocoque.v1.TensorSpec\x12\x0e\n\x06labels\x18\r \x03(\t\x12\x11\n\tmax_batch\x18\x0e \x01(\r\x12\x46\n\x0cmemory_bytes\x18\x0f \x03(\x0b\x32\x30.monocoque.v1.GetEngineResponse.MemoryBytesEntry\x1a\x32\n\x10MemoryBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*D\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPOLICY_LIVE\x10\x01\x12\x11\n\rPOLICY_REPLAY\x10\x02*\x80\x01\n\tClockKind\x12\x1a\n\x16\x43LOCK_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1e\x43LOCK_KIND_SAME_HOST_MONOTONIC\x10\x01\x12\x1b\n\x17\x43LOCK_KIND_SYNCHRONIZED\x10\x02\x12\x16\n\x12\x43LOCK_KIND_UNKNOWN\x10\x03\x32\xea\x02\n\x13\x43\x61meraStreamService\x12Y\n\x0cStreamFrames\x12!.monocoque.v1.StreamFramesRequest\x1a\".monocoque.v1.StreamFramesResponse(\x01\x30\x01\x12W\n\x0cWatchResults\x12!.monocoque.v1.WatchResultsRequest\x1a\".monocoque.v1.WatchResultsResponse0\x01\x12L\n\tGetEngine\x12\x1e.monocoque.v1.GetEngineRequest\x1a\x1f.monocoque.v1.GetEngineResponse\x12Q\n\nWatchState\x12\x1f.monocoque.v1.WatchStateRequest\x1a .monocoque.v1.WatchStateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,46 +36,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETENGINERESPONSE_MEMORYBYTESENTRY']._loaded_options = None
   _globals['_GETENGINERESPONSE_MEMORYBYTESENTRY']._serialized_options = b'8\001'
-  _globals['_POLICY']._serialized_start=2512
-  _globals['_POLICY']._serialized_end=2580
-  _globals['_CLOCKKIND']._serialized_start=2583
-  _globals['_CLOCKKIND']._serialized_end=2711
-  _globals['_CLOCK']._serialized_start=97
-  _globals['_CLOCK']._serialized_end=202
-  _globals['_OPEN']._serialized_start=205
-  _globals['_OPEN']._serialized_end=506
-  _globals['_SETS']._serialized_start=508
-  _globals['_SETS']._serialized_end=536
-  _globals['_CLOCKPROBE']._serialized_start=538
-  _globals['_CLOCKPROBE']._serialized_end=574
-  _globals['_STREAMFRAMESREQUEST']._serialized_start=577
-  _globals['_STREAMFRAMESREQUEST']._serialized_end=794
-  _globals['_SLOTHANDLE']._serialized_start=796
-  _globals['_SLOTHANDLE']._serialized_end=862
-  _globals['_CAMERASLOTS']._serialized_start=864
-  _globals['_CAMERASLOTS']._serialized_end=973
-  _globals['_SHAREDMEMORY']._serialized_start=975
-  _globals['_SHAREDMEMORY']._serialized_end=1086
-  _globals['_OPENED']._serialized_start=1089
-  _globals['_OPENED']._serialized_end=1353
-  _globals['_CREDIT']._serialized_start=1355
-  _globals['_CREDIT']._serialized_end=1398
-  _globals['_CLOCKREPLY']._serialized_start=1400
-  _globals['_CLOCKREPLY']._serialized_end=1497
-  _globals['_STREAMFRAMESRESPONSE']._serialized_start=1500
-  _globals['_STREAMFRAMESRESPONSE']._serialized_end=1783
-  _globals['_WATCHRESULTSREQUEST']._serialized_start=1785
-  _globals['_WATCHRESULTSREQUEST']._serialized_end=1826
-  _globals['_WATCHRESULTSRESPONSE']._serialized_start=1829
-  _globals['_WATCHRESULTSRESPONSE']._serialized_end=1962
-  _globals['_GETENGINEREQUEST']._serialized_start=1964
-  _globals['_GETENGINEREQUEST']._serialized_end=2013
-  _globals['_TENSORSPEC']._serialized_start=2015
-  _globals['_TENSORSPEC']._serialized_end=2071
-  _globals['_GETENGINERESPONSE']._serialized_start=2074
-  _globals['_GETENGINERESPONSE']._serialized_end=2510
-  _globals['_GETENGINERESPONSE_MEMORYBYTESENTRY']._serialized_start=2460
-  _globals['_GETENGINERESPONSE_MEMORYBYTESENTRY']._serialized_end=2510
-  _globals['_CAMERASTREAMSERVICE']._serialized_start=2714
-  _globals['_CAMERASTREAMSERVICE']._serialized_end=2993
+  _globals['_POLICY']._serialized_start=2538
+  _globals['_POLICY']._serialized_end=2606
+  _globals['_CLOCKKIND']._serialized_start=2609
+  _globals['_CLOCKKIND']._serialized_end=2737
+  _globals['_CLOCK']._serialized_start=123
+  _globals['_CLOCK']._serialized_end=228
+  _globals['_OPEN']._serialized_start=231
+  _globals['_OPEN']._serialized_end=532
+  _globals['_SETS']._serialized_start=534
+  _globals['_SETS']._serialized_end=562
+  _globals['_CLOCKPROBE']._serialized_start=564
+  _globals['_CLOCKPROBE']._serialized_end=600
+  _globals['_STREAMFRAMESREQUEST']._serialized_start=603
+  _globals['_STREAMFRAMESREQUEST']._serialized_end=820
+  _globals['_SLOTHANDLE']._serialized_start=822
+  _globals['_SLOTHANDLE']._serialized_end=888
+  _globals['_CAMERASLOTS']._serialized_start=890
+  _globals['_CAMERASLOTS']._serialized_end=999
+  _globals['_SHAREDMEMORY']._serialized_start=1001
+  _globals['_SHAREDMEMORY']._serialized_end=1112
+  _globals['_OPENED']._serialized_start=1115
+  _globals['_OPENED']._serialized_end=1379
+  _globals['_CREDIT']._serialized_start=1381
+  _globals['_CREDIT']._serialized_end=1424
+  _globals['_CLOCKREPLY']._serialized_start=1426
+  _globals['_CLOCKREPLY']._serialized_end=1523
+  _globals['_STREAMFRAMESRESPONSE']._serialized_start=1526
+  _globals['_STREAMFRAMESRESPONSE']._serialized_end=1809
+  _globals['_WATCHRESULTSREQUEST']._serialized_start=1811
+  _globals['_WATCHRESULTSREQUEST']._serialized_end=1852
+  _globals['_WATCHRESULTSRESPONSE']._serialized_start=1855
+  _globals['_WATCHRESULTSRESPONSE']._serialized_end=1988
+  _globals['_GETENGINEREQUEST']._serialized_start=1990
+  _globals['_GETENGINEREQUEST']._serialized_end=2039
+  _globals['_TENSORSPEC']._serialized_start=2041
+  _globals['_TENSORSPEC']._serialized_end=2097
+  _globals['_GETENGINERESPONSE']._serialized_start=2100
+  _globals['_GETENGINERESPONSE']._serialized_end=2536
+  _globals['_GETENGINERESPONSE_MEMORYBYTESENTRY']._serialized_start=2486
+  _globals['_GETENGINERESPONSE_MEMORYBYTESENTRY']._serialized_end=2536
+  _globals['_CAMERASTREAMSERVICE']._serialized_start=2740
+  _globals['_CAMERASTREAMSERVICE']._serialized_end=3102
 # @@protoc_insertion_point(module_scope)

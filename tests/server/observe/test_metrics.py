@@ -37,6 +37,8 @@ NAMES = {
     "monocoque_serving": "gauge",
     "monocoque_engine_degraded": "gauge",
     "monocoque_engine_rollbacks": "counter",
+    "monocoque_engine_restarts": "counter",
+    "monocoque_engine_instances": "gauge",
     "monocoque_build_info": "gauge",
 }
 """Dashboards and alerts are built on these; a change here breaks them."""

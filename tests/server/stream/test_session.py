@@ -35,9 +35,7 @@ class World:
         self.mailbox = Mailbox(Scheduler(), host.monotonic_ns)
         self.writer = AnswerWriter(EngineFacts("0" * 64), ProcessMemory(host.monotonic_ns))
         request = stream_pb2.Open(cameras=[camera(name) for name in CAMERAS], policy=policy)
-        self.session = Session(
-            request, 10_000, host, self.mailbox, self.writer, Audience(0, self.metrics), self.metrics
-        )
+        self.session = Session(request, 10_000, host, self.mailbox, self.writer, Audience(self.metrics), self.metrics)
         self.sent: list[tuple[str, int]] = []
         self.computed: list[tuple[str, int]] = []
         self.waiting: asyncio.Task[None] | None = None

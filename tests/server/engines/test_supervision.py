@@ -1,0 +1,415 @@
+"""An engine's process dies, whenever it likes: every frame has its answer, and another process takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from engine.bundle import Bundle
+from engine.process import WorkerRuntime
+from engine.slots import RegionTable
+from protos.inference import service_pb2 as oip
+from protos.monocoque.v1 import state_pb2, stream_pb2
+from protos.monocoque.v1.result_pb2 import STATUS_FAILED, STATUS_OK, STATUS_STALE
+from server.app import LIVENESS
+from server.engines import supervision
+from server.engines.supervision import LONGEST_DELAY_SECONDS, MOST_FAILURES, STEADY_SECONDS, Backoff
+from tests.server.bundles import HEIGHT, WIDTH, write_bundle
+from tests.server.conftest import Running, serving
+from tests.server.engines.test_swap import refusal, swap
+from tests.server.observe.test_metrics import samples
+from tests.server.raw_client import RawState, RawStream, camera, frame
+from tests.server.test_drain import health
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """One that a test may move away."""
+    return write_bundle(tmp_path / "quarters")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tries that follow each other at once."""
+    monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(supervision, "LONGEST_DELAY_SECONDS", 0.01)
+    return
+
+
+def workers(parent: int | None = None) -> list[int]:
+    """The engines' processes of this process, or of another one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (entry / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+        if int(ppid) == (parent or os.getpid()) and state != "Z" and b"engine.worker" in command:
+            found.append(int(entry.name))
+    return found
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def only_worker() -> int:
+    (pid,) = workers()
+    return pid
+
+
+async def restarted(running: Running, before: int) -> int:
+    """Wait until the engine is ready in another process; gives that."""
+    lane = running.server.catalogue.find()
+    await running.until(lambda: lane.instances[0] == 1 and workers() not in ([], [before]))
+    return only_worker()
+
+
+async def restarts(running: Running) -> float:
+    return samples(await running.metrics(), "monocoque_engine_restarts_total")[("quarters",)]
+
+
+async def test_a_kill_amid_a_stream_costs_its_frames_and_no_answer(bundle: Path) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        stream = running.stream()
+        opened = await stream.open([camera()])
+        stop = asyncio.Event()
+
+        async def flow() -> int:
+            sent = 0
+            while not stop.is_set():
+                sent += 1
+                await stream.send(frame(sent))
+                await asyncio.sleep(0.002)
+            return sent
+
+        flowing = asyncio.ensure_future(flow())
+        await running.until(lambda: running.frames("ok") > 20)
+        pid = only_worker()
+        kill(pid)
+        await restarted(running, pid)
+        ok = running.frames("ok")
+        await running.until(lambda: running.frames("ok") > ok + 20)
+        stop.set()
+        sent = await flowing
+        results = await stream.finish()
+        assert sorted(result.sequence for result in results) == list(range(1, sent + 1))
+        statuses = Counter(result.status for result in results)
+        assert set(statuses) <= {STATUS_OK, STATUS_STALE, STATUS_FAILED}
+        assert statuses[STATUS_FAILED] > 0
+        cause = f"the engine's process {pid} ended (signal SIGKILL)"
+        assert {result.reason for result in results if result.status == STATUS_FAILED} == {cause}
+        computed = [result for result in results if result.status == STATUS_OK]
+        assert {result.engine_digest for result in computed} == {opened.engine_digest}
+        assert [result.sequence for result in computed] == sorted(result.sequence for result in computed)
+        assert await restarts(running) == 1
+
+
+async def test_the_frame_under_way_is_answered_with_the_cause_once(bundle: Path, quick: None) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        stream = await running.open_one("front")
+        pid = only_worker()
+        os.kill(pid, signal.SIGSTOP)
+        await stream.send(frame(1))
+        await running.until(lambda: not any(running.server.mailbox.depths().values()))
+        kill(pid)
+        (failed,) = await stream.results(1)
+        assert (failed.status, failed.sequence) == (STATUS_FAILED, 1)
+        assert failed.reason == f"the engine's process {pid} ended (signal SIGKILL)"
+        await restarted(running, pid)
+        await stream.send(frame(2))
+        (result,) = await stream.finish()
+        assert (result.status, result.sequence) == (STATUS_OK, 2)
+
+
+async def test_a_kill_while_nobody_sends_is_seen_and_mended(bundle: Path) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        watch = RawState(running.channel)
+        await watch.until(state_pb2.SERVER_STATE_SERVING)
+        pid = only_worker()
+        kill(pid)
+        told = await watch.until(state_pb2.SERVER_STATE_SERVING)
+        assert told[0].state == state_pb2.SERVER_STATE_STARTING
+        assert told[0].reason == f"quarters 1.0: the engine's process {pid} ended (signal SIGKILL)"
+        assert told[0].engines[0].state == state_pb2.ENGINE_STATE_LOADING
+        assert only_worker() != pid
+        await running.still_serves()
+
+
+async def test_a_kill_after_a_kill(bundle: Path, quick: None) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        stream = await running.open_one("front")
+        seen = []
+        for number in (1, 2, 3):
+            await stream.send(frame(number))
+            seen += await stream.results(1)
+            pid = only_worker()
+            kill(pid)
+            await restarted(running, pid)
+        assert [result.status for result in seen] == [STATUS_OK] * 3
+        assert await restarts(running) == 3
+        await running.still_serves()
+
+
+async def test_a_process_that_hangs_is_killed_and_replaced(bundle: Path, quick: None) -> None:
+    def open_impatient(opened: Bundle, regions: RegionTable) -> WorkerRuntime:
+        return WorkerRuntime(opened, "cpu", regions, threads=1, run_timeout_s=2.0)
+
+    async with serving(bundle, open_impatient) as running:
+        stream = await running.open_one("front")
+        pid = only_worker()
+        os.kill(pid, signal.SIGSTOP)
+        await stream.send(frame(1))
+        (failed,) = await stream.results(1)
+        assert failed.status == STATUS_FAILED
+        assert failed.reason == f"the engine's process {pid} did not answer within 2 s and was killed (signal SIGKILL)"
+        await restarted(running, pid)
+        await running.still_serves()
+
+
+async def test_what_cannot_be_opened_again_is_given_up_until_somebody_acts(
+    bundle: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.engines.thread.SAMPLE_INTERVAL_NS", 0)  # its memory is asked for in each turn
+    async with serving(bundle, engine_process=True) as running:
+        stream = await running.open_one("front")
+        away = bundle.rename(bundle.with_name("away"))
+        watch = RawState(running.channel)
+        kill(only_worker())
+        failed = (await watch.until(state_pb2.SERVER_STATE_FAILED))[-1]
+        assert "quarters 1.0: it could not be opened again: no bundle at" in failed.reason
+        assert failed.engines[0].state == state_pb2.ENGINE_STATE_UNAVAILABLE
+        assert failed.engines[0].restarts == MOST_FAILURES - 1
+        assert [await health(running, name) for name in ("", LIVENESS)] == ["NOT_SERVING"] * 2
+        assert "monocoque_serving 0" in await running.metrics()
+        for number in (1, 2, 3):  # streams that are open stay so, and say what is wrong
+            await stream.send(frame(number))
+            (result,) = await stream.results(1)
+            assert (result.status, result.sequence) == (STATUS_FAILED, number)
+        refused = running.stream()
+        await refused.send(
+            stream_pb2.StreamFramesRequest(open=stream_pb2.Open(cameras=[camera("b")])).SerializeToString()
+        )
+        assert await refused.receive() is None
+        code, details = await refused.status()
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "quarters 1.0 is UNAVAILABLE: it could not be opened again" in details
+        away.rename(bundle)
+        await running.server.reload()  # SIGHUP
+        await watch.until(state_pb2.SERVER_STATE_SERVING)
+        assert await health(running, "") == "SERVING"
+        await stream.send(frame(4))
+        assert (await stream.results(1))[0].status == STATUS_OK
+
+
+async def test_a_bundle_that_comes_back_is_served_again_and_another_one_is_not(bundle: Path, quick: None) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        away = bundle.rename(bundle.with_name("away"))
+        write_bundle(bundle, version="2.0")
+        lane = running.server.catalogue.find()
+        pid = only_worker()
+        kill(pid)
+        await running.until(lambda: "it was opened with" in lane.reason)
+        bundle.rename(bundle.with_name("other"))
+        away.rename(bundle)
+        await restarted(running, pid)
+        await running.still_serves()
+
+
+async def test_of_several_instances_the_dead_one_is_replaced_and_the_others_serve(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 0.3)
+    async with serving(bundle, engine_process=True, instances=2) as running:
+        stream = await running.open_one("front")
+        watch = RawState(running.channel)
+        await watch.until(state_pb2.SERVER_STATE_SERVING)
+        first, second = workers()
+        kill(first)
+        (degraded,) = await watch.until(state_pb2.SERVER_STATE_DEGRADED)
+        assert degraded.reason == f"quarters 1.0: 1 of 2 instances: the engine's process {first} ended (signal SIGKILL)"
+        assert (degraded.engines[0].instances_ready, degraded.engines[0].instances) == (1, 2)
+        assert [await health(running, name) for name in ("", LIVENESS)] == ["SERVING"] * 2
+        page = await running.metrics()
+        assert samples(page, "monocoque_engine_instances") == {("quarters", "1.0"): 1}
+        for number in range(20):  # none of them goes to the dead one
+            await stream.send(frame(number))
+            assert (await stream.results(1))[0].status == STATUS_OK
+        await watch.until(state_pb2.SERVER_STATE_SERVING)
+        assert second in workers()
+        assert len(workers()) == 2
+        for pid in workers():
+            kill(pid)
+        await watch.until(state_pb2.SERVER_STATE_STARTING)
+        await stream.send(frame(20))
+        assert (await stream.results(1))[0].status == STATUS_FAILED
+        await watch.until(state_pb2.SERVER_STATE_SERVING)
+
+
+async def test_one_of_two_engines_does_not_stop_the_other(tmp_path: Path, quick: None) -> None:
+    front, rear = (write_bundle(tmp_path / name, name=name) for name in ("front", "rear"))
+    async with serving((front, rear), engine_process=True) as running:  # type: ignore[arg-type]
+        front.rename(front.with_name("away"))
+        kill(min(workers()))  # the first that was opened
+        watch = RawState(running.channel)
+        while "could not be opened" not in (told := await watch.until(state_pb2.SERVER_STATE_DEGRADED))[-1].reason:
+            pass
+        assert told[-1].reason.startswith("front 1.0: ")
+        assert [engine.reason for engine in told[-1].engines][1] == ""
+        rear_stream = running.stream()
+        await rear_stream.open([camera()], engine="rear")
+        await rear_stream.send(frame(1))
+        assert (await rear_stream.results(1))[0].status == STATUS_OK
+        assert await health(running, "") == "SERVING"
+
+
+async def test_requests_under_way_fail_and_new_ones_are_told_to_wait(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 0.3)
+    images = np.full((1, HEIGHT, WIDTH, 3), 200, np.uint8)
+    tensor = oip.ModelInferRequest.InferInputTensor(name="images", datatype="UINT8", shape=images.shape)
+    request = oip.ModelInferRequest(model_name="quarters", inputs=[tensor], raw_input_contents=[images.tobytes()])
+    async with serving(bundle, engine_process=True) as running:
+
+        async def infer() -> str:
+            call = running.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # type: ignore[call-arg]
+            try:
+                await call(request.SerializeToString())
+            except grpc.aio.AioRpcError as error:
+                return f"{error.code().name}: {error.details()}"
+            return "OK"
+
+        assert await infer() == "OK"
+        lane = running.server.catalogue.find()
+        pid = only_worker()
+        os.kill(pid, signal.SIGSTOP)
+        under_way = asyncio.ensure_future(infer())
+        await running.until(lambda: lane.mailbox.is_used and not any(lane.mailbox.depths().values()))
+        await asyncio.sleep(0.05)  # until the request has come
+        kill(pid)
+        cause = f"the engine's process {pid} ended (signal SIGKILL)"
+        assert (await under_way).startswith(f"INTERNAL: {cause}")
+        assert (await infer()).startswith(f"UNAVAILABLE: quarters 1.0 is LOADING: {cause}")
+        await restarted(running, pid)
+        assert await infer() == "OK"
+
+
+async def test_a_swap_need_not_wait_for_a_process_that_died(bundle: Path, tmp_path: Path) -> None:
+    new = write_bundle(tmp_path / "new", version="2.0")
+    async with serving(bundle, engine_process=True) as running:
+        stream = await running.open_one("front")
+        bundle.rename(bundle.with_name("away"))
+        lane = running.server.catalogue.find()
+        pid = only_worker()
+        kill(pid)
+        await running.until(lambda: lane.instances == (0, 1))
+        outcome = await swap(running, bundle=str(new))
+        assert lane.instances == (1, 1)
+        await stream.send(frame(1))
+        (result,) = await stream.results(1)
+        assert (result.status, result.engine_digest) == (STATUS_OK, outcome.digest)
+        await running.until(lambda: len(workers()) == 1)
+        assert await restarts(running) <= 1
+
+
+async def test_the_old_engine_may_die_while_the_new_one_proves_itself(bundle: Path, tmp_path: Path) -> None:
+    new = write_bundle(tmp_path / "new", version="2.0")
+    async with serving(bundle, engine_process=True) as running:
+        old = only_worker()
+        await swap(running, bundle=str(new))  # nobody sends: it does not wait
+        assert len(workers()) == 2
+        kill(old)
+        lane = running.server.catalogue.find()
+        await running.until(lambda: lane._probation is None)
+        assert (lane.version, lane.instances) == ("2.0", (1, 1))
+        await running.still_serves()
+        assert await restarts(running) == 0
+
+
+async def test_the_new_engine_may_die_before_its_first_frame(bundle: Path, tmp_path: Path) -> None:
+    new = write_bundle(tmp_path / "new", version="2.0")
+    async with serving(bundle, engine_process=True) as running:
+        old = only_worker()
+        await swap(running, bundle=str(new))
+        (fresh,) = set(workers()) - {old}
+        kill(fresh)
+        lane = running.server.catalogue.find()
+        await running.until(lambda: lane.version == "1.0")
+        assert lane.instances == (1, 1)
+        await running.still_serves()
+        await running.until(lambda: workers() == [old])
+        page = await running.metrics()
+        assert samples(page, "monocoque_engine_rollbacks_total") == {("quarters",): 1}
+        assert samples(page, "monocoque_engine_restarts_total") == {("quarters",): 0}
+
+
+async def test_the_new_engine_may_die_amid_its_first_frames(bundle: Path, tmp_path: Path) -> None:
+    new = write_bundle(tmp_path / "new", version="2.0")
+    async with serving(bundle, engine_process=True) as running:
+        stream = await running.open_one("front")
+        old = only_worker()
+        swapping = asyncio.ensure_future(refusal(running, bundle=str(new)))
+        lane = running.server.catalogue.find()
+        await running.until(lambda: lane.version == "2.0")
+        (fresh,) = set(workers()) - {old}
+        kill(fresh)
+        code, details = await swapping
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"the engine's process {fresh} ended (signal SIGKILL)" in details
+        await stream.send(frame(1))
+        assert (await stream.results(1))[0].status == STATUS_OK
+        assert lane.version == "1.0"
+
+
+async def test_unloading_ends_the_waiting(bundle: Path) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        bundle.rename(bundle.with_name("away"))
+        lane = running.server.catalogue.find()
+        kill(only_worker())
+        await running.until(lambda: lane.instances == (0, 1))
+        await running.server.catalogue.unload("quarters")
+        assert workers() == []
+        assert not [task for task in asyncio.all_tasks() if "_open_again" in repr(task)]
+
+
+async def test_a_server_that_stops_does_not_wait_for_the_next_try(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 1000)
+    async with serving(bundle, engine_process=True) as running:
+        stream: RawStream = await running.open_one("front")
+        kill(only_worker())
+        lane = running.server.catalogue.find()
+        await running.until(lambda: lane.instances == (0, 1))
+        await stream.send(frame(1))
+        assert (await stream.results(1))[0].status == STATUS_FAILED
+        watch = RawState(running.channel)
+        await running.server.stop()
+        assert (await watch.until(state_pb2.SERVER_STATE_DRAINING))[-1].reason == "it is shutting down"
+        assert await watch.next() is None
+        assert await watch.call.code() is grpc.StatusCode.OK
+
+
+def test_the_delays_double_up_to_a_limit_and_end() -> None:
+    backoff = Backoff()
+    delays = [backoff.failed(0) for _ in range(MOST_FAILURES)]
+    assert delays == [0.5, 1, 2, 4, 8, 16, LONGEST_DELAY_SECONDS, None]
+
+
+def test_an_engine_that_served_for_a_while_has_recovered() -> None:
+    backoff = Backoff()
+    for _ in range(MOST_FAILURES - 1):
+        assert backoff.failed(STEADY_SECONDS / 2) is not None
+    assert backoff.failed(STEADY_SECONDS) == 0.5
+    assert backoff.failed(STEADY_SECONDS / 2) == 1

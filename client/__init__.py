@@ -33,6 +33,7 @@ from client.frames import Camera, Encoding, Frame, Intrinsics, Mounting
 from client.outbox import Counts
 from client.results import Age, Detection, Ledger, Memory, Result, Status
 from client.sets import SetFrame, SurroundSet, VehicleObject
+from client.state import EngineStatus, ServerState
 from client.stream import Policy, Stream
 from client.sync import SyncConnection, SyncStream, connect_sync
 
@@ -46,6 +47,7 @@ __all__ = [
     "Detection",
     "Encoding",
     "Engine",
+    "EngineStatus",
     "Frame",
     "FrameInvalid",
     "Intrinsics",
@@ -58,6 +60,7 @@ __all__ = [
     "ProtocolViolation",
     "Rejected",
     "Result",
+    "ServerState",
     "ServerUnreachable",
     "SetFrame",
     "SourceError",

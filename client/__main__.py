@@ -14,6 +14,7 @@ from rich.console import Console
 from client.bench.arguments import add_bench
 from client.bench.command import bench
 from client.command_engine import engine
+from client.command_state import state
 from client.command_stream import stream
 from client.command_watch import watch
 from client.errors import ClientError
@@ -33,19 +34,26 @@ examples:
   python -m client stream 'gst:videotestsrc ! video/x-raw,width=640,height=384,framerate=30/1'
   python -m client watch                                 the newest results of everybody's streams
   python -m client engine                                which engine is served
+  python -m client state --follow                        what the server can do, and every change of it
   python -m client bench                                 load of a known shape, and what the server made of it
 
 the server is started with: python -m server BUNDLE
 """
 
 
+NOT_COMPUTING = 1
+"""The server's state is neither serving nor degraded."""
+ENDED_EARLY = 130
+"""A bench has shown what it had by then."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit code: 0 done, 2 failed with a message, 130 interrupted."""
+    """Run one command; gives the exit code: 0 done, 1 see `state`, 2 failed with a message, 130 interrupted."""
     options = _parser().parse_args(arguments)
     console = Console(stderr=False)
     try:
-        if asyncio.run(_command(options, console)) is False:  # a bench that was ended early has shown what it had
-            return 130
+        if asyncio.run(_command(options, console)) is False:
+            return ENDED_EARLY if options.command == "bench" else NOT_COMPUTING
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -57,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(options: argparse.Namespace, console: Console) -> Coroutine[Any, Any, Any]:
     if options.command == "engine":
         return engine(options.server, console, options.wait, options.json)
+    if options.command == "state":
+        return state(options.server, console, options.wait, options.json, options.follow)
     if options.command == "bench":
         return bench(options, console)
     if options.command == "watch":
@@ -171,6 +181,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add_bench(commands, [server, waiting])
     commands.add_parser("engine", parents=[common, waiting], help="show which engine is served")
+    following = commands.add_parser(
+        "state",
+        parents=[common, waiting],
+        help="show what the server and its engines can do",
+        description="Show what a server can do: starting, serving, degraded (frames are computed, but something is "
+        "missing), draining or failed (somebody must act), why, and the same for each of its engines.",
+        epilog="exit code: 0 where frames are computed (serving, degraded), else 1; 2 where it cannot be reached",
+    )
+    following.add_argument("--follow", action="store_true", help="go on with every change, until the server ends")
     return parser
 
 

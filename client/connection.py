@@ -13,12 +13,13 @@ import grpc.aio
 
 from client.clock import StreamClock
 from client.engine import Engine, engine_from_proto
-from client.errors import ClientError, ServerUnreachable
+from client.errors import ClientError, Rejected, ServerUnreachable
 from client.frames import Camera
 from client.results import Result, result_from_proto
-from client.rpc import DEFAULT_ADDRESS, GET_ENGINE, WATCH_RESULTS, error_of, open_channel
+from client.rpc import DEFAULT_ADDRESS, GET_ENGINE, WATCH_RESULTS, WATCH_STATE, error_of, open_channel
+from client.state import ServerState, state_from_proto
 from client.stream import Policy, Stream
-from protos.monocoque.v1 import stream_pb2
+from protos.monocoque.v1 import state_pb2, stream_pb2
 
 CALL_SECONDS = 10.0
 """How long a unary call may take."""
@@ -143,6 +144,24 @@ class Connection:
         finally:
             call.cancel()
 
+    async def watch_state(self) -> AsyncGenerator[ServerState, None]:
+        """Follow what the server can do: its state now, then every change until it ends.
+
+        Who reads slowly gets the newest state only.
+        """
+        call = self._open_channel().unary_stream(
+            WATCH_STATE,
+            request_serializer=state_pb2.WatchStateRequest.SerializeToString,
+            response_deserializer=state_pb2.WatchStateResponse.FromString,
+        )(state_pb2.WatchStateRequest())
+        try:
+            async for message in call:
+                yield state_from_proto(message)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error.code(), error.details() or "", self.address) from None
+        finally:
+            call.cancel()
+
     async def __aenter__(self) -> Connection:
         deadline = time.monotonic() + self._wait_seconds
         self._channel = open_channel(self.address, self._credentials)
@@ -167,6 +186,8 @@ class Connection:
             if last_try:
                 raise
             return False
+        except Rejected:  # it answers, though it has no engine to tell of
+            return True
         return True
 
     def _open_channel(self) -> grpc.aio.Channel:

@@ -20,10 +20,14 @@ DEFAULT_ADDRESS = "127.0.0.1:8001"
 SERVICE = "/monocoque.v1.CameraStreamService"
 STREAM_FRAMES = f"{SERVICE}/StreamFrames"
 WATCH_RESULTS = f"{SERVICE}/WatchResults"
+WATCH_STATE = f"{SERVICE}/WatchState"
 GET_ENGINE = f"{SERVICE}/GetEngine"
 
 KEEPALIVE_MS = 10_000
 """A server that vanished without closing, behind a pulled cable, is noticed within twice this."""
+
+SERVERS_ADVICE = " → "
+"""In what our server says, and not gRPC on the way to it."""
 
 _LOCAL_HOSTS = ("127.", "localhost", "[::1]", "unix:")
 
@@ -75,6 +79,8 @@ def error_of(code: grpc.StatusCode, details: str, address: str) -> ClientError:
                 f"  → python -m server BUNDLE\n"
                 f"  → or name its address: --server HOST:PORT"
             )
+        if SERVERS_ADVICE in details:
+            return ServerUnreachable(f"{address} does not take this now: {details}")
         return ServerUnreachable(
             f"no connection to {address}: {details}\n  → is this the address of `python -m server`, and its gRPC port?"
         )

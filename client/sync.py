@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from client.results import Result
 from client.rpc import DEFAULT_ADDRESS
 from client.sets import SurroundSet
 from client.shared_memory import Slot
+from client.state import ServerState
 from client.stream import Policy, Stream
 
 T = TypeVar("T")
@@ -47,6 +48,19 @@ class _Loop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _each(loop: _Loop, following: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What an async generator yields, and its end when nobody asks for more."""
+
+    async def read() -> T | None:
+        return await anext(following, None)
+
+    try:
+        while (found := loop.run(read())) is not None:
+            yield found
+    finally:
+        loop.run(following.aclose())
 
 
 class SyncStream:
@@ -205,17 +219,11 @@ class SyncConnection:
 
     def watch(self, camera_ids: Sequence[str] = ()) -> Iterator[Watched]:
         """Follow the results of all streams; see `Connection.watch`."""
-        loop = self._running()
-        watching = self._connection.watch(camera_ids)
+        return _each(self._running(), self._connection.watch(camera_ids))
 
-        async def read() -> Watched | None:
-            return await anext(watching, None)
-
-        try:
-            while (watched := loop.run(read())) is not None:
-                yield watched
-        finally:
-            loop.run(watching.aclose())
+    def watch_state(self) -> Iterator[ServerState]:
+        """Follow what the server can do; see `Connection.watch_state`."""
+        return _each(self._running(), self._connection.watch_state())
 
     def __enter__(self) -> SyncConnection:
         self._loop = _Loop()

@@ -5,10 +5,10 @@ from pathlib import Path
 import client
 
 PUBLIC = """
-    Age Camera ClientError Connection ConnectionLost Counts Detection Encoding Engine Frame FrameInvalid Intrinsics
-    Ledger Memory Mounting Offset Opened Policy ProtocolViolation Rejected Result ServerUnreachable SetFrame SourceError
-    Status Stream StreamClock StreamClosed StreamStalled SurroundSet SyncConnection SyncStream TensorSpec VehicleObject
-    VideoEncoder Watched connect connect_sync encode
+    Age Camera ClientError Connection ConnectionLost Counts Detection Encoding Engine EngineStatus Frame FrameInvalid
+    Intrinsics Ledger Memory Mounting Offset Opened Policy ProtocolViolation Rejected Result ServerState
+    ServerUnreachable SetFrame SourceError Status Stream StreamClock StreamClosed StreamStalled SurroundSet
+    SyncConnection SyncStream TensorSpec VehicleObject VideoEncoder Watched connect connect_sync encode
 """
 OURS = ("build_engine", "engine", "server", "surround", "torch", "onnx", "onnxruntime")
 

@@ -67,7 +67,7 @@ class Core:
         catalogue.on_rollback = self._rolled_back
         catalogue.on_unload = self._forget_engine
         catalogue.on_restart = self._restarting
-        catalogue.on_change = self._refresh_state
+        catalogue.on_change = self._engines_changed
 
     @property
     def engine(self) -> ServedEngine:
@@ -165,6 +165,12 @@ class Core:
     def _restarting(self, lane: Lane) -> None:
         """An engine is opened again whose process died."""
         self.metrics.restarts(lane.name).inc()
+
+    def _engines_changed(self) -> None:
+        """An engine came, went, or has another state."""
+        self._refresh_state()
+        for session in self.sessions:
+            session.go_on()
 
     def _refresh_state(self) -> None:
         self.state.update(judge(self.catalogue.lanes, draining=self.draining, broken=self._broken))

@@ -134,7 +134,9 @@ class Settings(BaseSettings):
     overlap: Literal["auto", "on", "off"] = Field(
         default="auto", description="prepare a batch while another is computed; auto where there is a second core"
     )
-    engine_process: bool = Field(default=False, description="run the engine in a process of its own")
+    engine_process: bool = Field(
+        default=False, description="run the engine in a process of its own; one that dies is opened again"
+    )
     cpus: Cpus | None = Field(default=None, description="cores to run on, for example 0,2-3; else all")
     realtime_priority: int | None = Field(
         default=None, ge=1, le=99, description="run the engine's thread in SCHED_FIFO, 1 to 99; else like any other"

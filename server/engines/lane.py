@@ -244,6 +244,7 @@ class Lane:
 
     def _become(self, state: EngineState, reason: str) -> None:
         self.state, self.reason = state, reason
+        self.mailbox.held = state is EngineState.LOADING
         self.on_change(self)
 
     def _put(self, serving: _Serving) -> None:

@@ -82,6 +82,8 @@ class Mailbox:
         self._closed = False
         self.frame_ns = 0
         """What a frame takes on the engine, as measured when it was opened."""
+        self.held = False
+        """Whether an engine that died is being opened again: a replay waits for it, nothing of it is lost."""
 
     def add_camera(self, key: CameraKey, *, replaces: bool, depth: int, priority: int, weight: int = 1) -> None:
         """See `Scheduler.add_camera`."""

@@ -236,12 +236,22 @@ class Session:
 
     async def _room_for(self, frame: Frame) -> None:
         try:
-            while not self._refusing and not self.mailbox.has_room(frame.camera.key):
+            while not self._refusing and not self.has_room(frame.camera.key):
                 self._room.clear()
                 await self._room.wait()
         except asyncio.CancelledError:  # the stream ends, and the frame was never let in
             self.deliver(self._writer.without_numbers(frame, "refused", ENDING))
             raise
+
+    def has_room(self, key: CameraKey) -> bool:
+        """Whether a camera's frame may be offered. A replay waits for an engine that is being opened again."""
+        return not (self.replays and self.mailbox.held) and self.mailbox.has_room(key)
+
+    def go_on(self) -> None:
+        """Offer what waited for the engine."""
+        self._room.set()
+        for video in self._video.values():
+            video.pump()
 
     def _stranger(self) -> OpenCamera:
         """A camera that the stream did not open; all of them are counted as one."""
@@ -368,7 +378,7 @@ class _VideoCamera:
         self._camera = camera
 
     def has_room(self) -> bool:
-        return self._session.mailbox.has_room(self._camera.key)
+        return self._session.has_room(self._camera.key)
 
     def offer(self, frame: Frame) -> None:
         self._session.offer(frame)

@@ -132,6 +132,39 @@ async def test_the_frame_under_way_is_answered_with_the_cause_once(bundle: Path,
         assert (result.status, result.sequence) == (STATUS_OK, 2)
 
 
+async def test_a_replay_waits_for_the_next_process(bundle: Path) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        stream = running.stream()
+        opened = await stream.open([camera()], policy=stream_pb2.POLICY_REPLAY)
+        pid = only_worker()
+        os.kill(pid, signal.SIGSTOP)
+        depth = opened.credits
+        for number in range(depth + 1):
+            await stream.send(frame(number))
+        await running.until(lambda: sum(running.server.mailbox.depths().values()) == depth)
+        kill(pid)
+        failed = await stream.results(depth + 1)  # those that the engine had, or that waited for it
+        assert {result.status for result in failed} == {STATUS_FAILED}
+        for number in range(depth + 1, 100):
+            await stream.send(frame(number))
+        results = await stream.finish()
+        assert [result.sequence for result in results] == list(range(depth + 1, 100))
+        assert {result.status for result in results} == {STATUS_OK}
+
+
+async def test_a_replay_does_not_wait_for_an_engine_that_was_given_up(bundle: Path, quick: None) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        stream = running.stream()
+        await stream.open([camera()], policy=stream_pb2.POLICY_REPLAY)
+        bundle.rename(bundle.with_name("away"))
+        kill(only_worker())
+        await running.until(lambda: running.server.mailbox.held)
+        for number in range(20):
+            await stream.send(frame(number))
+        results = await stream.finish()
+        assert [result.status for result in results] == [STATUS_FAILED] * 20
+
+
 async def test_a_kill_while_nobody_sends_is_seen_and_mended(bundle: Path) -> None:
     async with serving(bundle, engine_process=True) as running:
         watch = RawState(running.channel)

@@ -53,7 +53,7 @@ class Preprocessing(_Section):
         height: Rows of the network input.
         resize: `letterbox` keeps the aspect ratio and fills the rest with `pad_value`; `crop` keeps it and uses the
             middle of the frame, `stretch` does not keep it.
-        kernel: Interpolation. `area` averages when it shrinks (`engine.preprocess.resize`) and is bilinear when it
+        kernel: Interpolation. `area` averages when it shrinks (`engine.area`) and is bilinear when it
             enlarges.
         pad_value: Grey level of the fill.
     """

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.area import shrink, write
 from engine.manifest import Preprocessing
 
 Array = npt.NDArray[np.uint8]
 
 _CODES = {
-    "area": cv2.INTER_LINEAR,
     "bilinear": cv2.INTER_LINEAR,
     "nearest": cv2.INTER_NEAREST,
     "bicubic": cv2.INTER_CUBIC,
@@ -187,40 +187,12 @@ def resize(image: Array, out: Array, kernel: str) -> None:
     Args:
         image: `(H, W, C)` or `(H, W)`.
         out: The same with other sides, written.
-        kernel: Of `Preprocessing`. `area` shrinks by means of two pixels, per axis, while a side is at least halved,
-            then by the bilinear kernel, whose pixels span what is left. Against the exact mean over the covered area
-            that takes a sixth to a half of the time, and is 0.6 of 255 away in the mean (`benchmarks/decode.py`).
+        kernel: Of `Preprocessing`.
     """
     rows, columns = out.shape[:2]
-    code = _CODES[kernel]
-    if kernel == "area":
-        image = _halved(image, rows, columns)
-        if image.shape[0] >= 2 * rows or image.shape[1] >= 2 * columns:
-            code = cv2.INTER_AREA  # an odd side
     if image.shape[:2] == (rows, columns):
         out[:] = image.reshape(out.shape)
+    elif kernel == "area":
+        shrink(image, out)
     else:
-        write(out, cv2.resize(image, (columns, rows), dst=out, interpolation=code))
-
-
-def _halved(image: Array, rows: int, columns: int) -> Array:
-    """An image, halved along each axis as often as that leaves at least this size and its sides are even."""
-    while True:
-        height, width = image.shape[:2]
-        down = 2 if height % 2 == 0 and height >= 2 * rows else 1
-        across = 2 if width % 2 == 0 and width >= 2 * columns else 1
-        if down == across == 1:
-            return image
-        # Along one axis the bilinear kernel at exactly half is the mean of two as well, and faster.
-        code = cv2.INTER_AREA if down == across else cv2.INTER_LINEAR
-        image = _array(cv2.resize(image, (width // across, height // down), interpolation=code))
-
-
-def write(out: Array, result: Any) -> None:  # noqa: ANN401 - OpenCV's stubs allow any element type
-    """Make sure that what OpenCV computed is in `out`: it may decline to write in place."""
-    if result.ctypes.data != out.ctypes.data:
-        out[:] = result.reshape(out.shape)
-
-
-def _array(array: Any) -> Array:  # noqa: ANN401 - as above
-    return np.asarray(array, np.uint8)
+        write(out, cv2.resize(image, (columns, rows), dst=out, interpolation=_CODES[kernel]))

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.area import write
 from engine.manifest import Preprocessing
-from engine.preprocess import Placement, resize, write
+from engine.preprocess import Placement, resize
 from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode.buffers import scratch
 from server.decode.color import change_range

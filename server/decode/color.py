@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engine.preprocess import write
+from engine.area import write
 from protos.monocoque.v1 import camera_pb2 as pb
 
 Color = Literal["rgb", "bgr", "gray"]

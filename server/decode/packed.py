@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.area import write
 from engine.manifest import Preprocessing
-from engine.preprocess import Placement, write
+from engine.preprocess import Placement
 from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode.buffers import scratch
 from server.decode.planes import rows, wide

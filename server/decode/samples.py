@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.area import write
 from engine.manifest import Preprocessing
-from engine.preprocess import Placement, fill_border, resize, write
+from engine.preprocess import Placement, fill_border, resize
 from server.decode.buffers import scratch
 from server.decode.color import Color, change_range, convert_channels, yuv_to_rgb
 

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.area import steps, write
 from engine.manifest import Preprocessing
-from engine.preprocess import Placement, write
+from engine.preprocess import Placement
 from protos.monocoque.v1 import camera_pb2 as pb
 from server.decode.buffers import scratch
 from server.decode.color import matrix_of
@@ -49,7 +50,8 @@ class Yuyv:
     def write(self, placement: Placement, spec: Preprocessing, window: Array) -> None:
         """Take luma and chroma apart, then on as any YUV."""
         pairs = self.pairs
-        if spec.kernel == "area" and placement.part(pairs).shape[0] >= 2 * window.shape[0] and len(pairs) % 2 == 0:
+        down = steps(placement.part(pairs).shape[0], window.shape[0])
+        if spec.kernel == "area" and down is not None and down.halvings and len(pairs) % 2 == 0:
             # Rows are halved before anything is taken apart, which is half the work.
             halved = scratch("halved_pairs", len(pairs) // 2, *pairs.shape[1:])
             write(halved, cv2.addWeighted(pairs[::2], 0.5, pairs[1::2], 0.5, 0, dst=halved))

@@ -76,6 +76,7 @@ class Lane:
         self._host = host
         self._report = functools.partial(report, self)
         self._instances: Instances | None = None
+        self._engine: OpenEngine | None = None
         self.writer = AnswerWriter(EngineFacts(""), host.process)
         """Writes the answers to frames that are not computed."""
         self.statistics = Statistics()
@@ -117,9 +118,9 @@ class Lane:
         Raises:
             EngineNotReady: There is none.
         """
-        if self.state is not EngineState.READY:
+        if self.state is not EngineState.READY or self._engine is None:
             raise self._not_ready()
-        return self._opened.engine
+        return self._engine
 
     @property
     def served(self) -> ServedEngine:
@@ -128,7 +129,9 @@ class Lane:
         Raises:
             EngineNotReady: None was opened yet, or it was unloaded.
         """
-        return self._opened.engine.served
+        if self._engine is None:
+            raise self._not_ready()
+        return self._engine.served
 
     @property
     def instances(self) -> tuple[int, int]:
@@ -138,10 +141,8 @@ class Lane:
     @property
     def impairment(self) -> str:
         """What it lacks of what was asked for; empty where that is nothing, or where it never served."""
-        if self._instances is None or self.closed:
-            return ""
-        if self.state is not EngineState.READY:
-            return self.reason
+        if self._instances is None or self.state is not EngineState.READY:
+            return "" if self._engine is None else self.reason
         able, count = self.instances
         return f"{able} of {count} instances: {self._instances.fault}" if able < count else self.served.degraded
 
@@ -151,14 +152,8 @@ class Lane:
         Raises:
             EngineNotReady: It is not served, or was given up.
         """
-        if self._instances is None or self.state is EngineState.UNAVAILABLE:
+        if self._engine is None or self.state is EngineState.UNAVAILABLE:
             raise self._not_ready()
-
-    @property
-    def _opened(self) -> Instances:
-        if self._instances is None or self.closed:
-            raise self._not_ready()
-        return self._instances
 
     def _not_ready(self) -> EngineNotReady:
         return EngineNotReady(
@@ -195,7 +190,10 @@ class Lane:
         check_fit(old, bundle, self._host.instances)
         new = Instances(bundle, self._host, self.mailbox, self._report, self)
         await new.open()
-        before = _Serving(self._opened, self.version, self.statistics)
+        if self._instances is None or self.closed:
+            await new.end()
+            raise self._not_ready()
+        before = _Serving(self._instances, self.version, self.statistics)
         if not before.instances.able:  # it died: there is nothing to go back to
             new.serve()
             self._put(_Serving(new, manifest.version, Statistics()))
@@ -234,9 +232,9 @@ class Lane:
         """See `Owner`."""
         if instances is not self._instances or self.closed:
             return
-        engine = instances.engine
-        self.mailbox.frame_ns = engine.frame_ns
-        self.writer.serve(engine.served.facts())
+        self._engine = instances.engine
+        self.mailbox.frame_ns = self._engine.frame_ns
+        self.writer.serve(self._engine.served.facts())
         if instances.able:
             self._become(EngineState.READY, "")
         else:
@@ -280,12 +278,7 @@ class Lane:
         task.add_done_callback(self._ending.discard)
 
     async def infer(
-        self,
-        inputs: Arrays,
-        *,
-        timeout_ns: int | None = None,
-        priority: int = 0,
-        checked: Extent | None = None,
+        self, inputs: Arrays, *, timeout_ns: int | None = None, priority: int = 0, checked: Extent | None = None
     ) -> Inferred:
         """Compute one request of tensors, in a turn of its own among the cameras' frames.
 
@@ -341,6 +334,7 @@ class Lane:
                 item.camera.owner.deliver(self.writer.without_numbers(item, "failed", UNLOADED))
             else:
                 item.answer(EngineNotReady(f"{self.name} {self.version} was unloaded", remedy="load it again"))
+        self._engine = None
         if self._record is not None:
             self._record.close()
 

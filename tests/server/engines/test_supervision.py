@@ -30,6 +30,8 @@ from tests.server.observe.test_metrics import samples
 from tests.server.raw_client import RawState, RawStream, camera, frame
 from tests.server.test_drain import health
 
+QUICK_FAILURES = 4
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
@@ -39,7 +41,8 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tries that follow each other at once."""
+    """Few tries, which follow each other at once."""
+    monkeypatch.setattr(supervision, "MOST_FAILURES", QUICK_FAILURES)
     monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 0.01)
     monkeypatch.setattr(supervision, "LONGEST_DELAY_SECONDS", 0.01)
     return
@@ -222,7 +225,7 @@ async def test_what_cannot_be_opened_again_is_given_up_until_somebody_acts(
         failed = (await watch.until(state_pb2.SERVER_STATE_FAILED))[-1]
         assert "quarters 1.0: it could not be opened again: no bundle at" in failed.reason
         assert failed.engines[0].state == state_pb2.ENGINE_STATE_UNAVAILABLE
-        assert failed.engines[0].restarts == MOST_FAILURES - 1
+        assert failed.engines[0].restarts == QUICK_FAILURES - 1
         assert [await health(running, name) for name in ("", LIVENESS)] == ["NOT_SERVING"] * 2
         assert "monocoque_serving 0" in await running.metrics()
         for number in (1, 2, 3):  # streams that are open stay so, and say what is wrong
@@ -242,6 +245,19 @@ async def test_what_cannot_be_opened_again_is_given_up_until_somebody_acts(
         await watch.until(state_pb2.SERVER_STATE_SERVING)
         assert await health(running, "") == "SERVING"
         await stream.send(frame(4))
+        assert (await stream.results(1))[0].status == STATUS_OK
+
+
+async def test_an_engine_that_was_given_up_is_loaded_again_under_its_streams(bundle: Path, quick: None) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        stream = await running.open_one("front")
+        away = bundle.rename(bundle.with_name("away"))
+        kill(only_worker())
+        await RawState(running.channel).until(state_pb2.SERVER_STATE_FAILED)
+        away.rename(bundle)
+        load = running.channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")  # type: ignore[call-arg]
+        await load(oip.RepositoryModelLoadRequest(model_name="quarters").SerializeToString())
+        await stream.send(frame(1))
         assert (await stream.results(1))[0].status == STATUS_OK
 
 

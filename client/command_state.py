@@ -49,7 +49,7 @@ def _show(told: ServerState, console: Console) -> None:
 
 def _engine(engine: EngineStatus) -> str:
     instances = f", {engine.instances_ready} of {engine.instances} instances" if engine.instances > 1 else ""
-    restarts = f", restarts: {engine.restarts}" if engine.restarts else ""
+    restarts = f", {engine.restarts} restart{'s' * (engine.restarts > 1)}" if engine.restarts else ""
     return (
         f"{engine.name} {engine.version} {engine.digest[:12]}: {_colored(engine.state)} since "
         f"{_time(engine.since_utc_ns)}{instances}{restarts}{_because(engine.reason)}"

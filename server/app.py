@@ -170,6 +170,7 @@ class Server:
             raise
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: no collection needs to look at it again
+        self.core.start()
         await self._tell_health()
         for lane in self.catalogue.lanes:
             description = lane.served.description

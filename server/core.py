@@ -56,6 +56,7 @@ class Core:
         self.sessions: dict[Session, int] = {}
         """Open streams, and the bytes reserved for each."""
         self.draining = False
+        self._started = False
         self._broken = ""
         self.regions = RegionStore(None)
         """Where streams get shared memory from."""
@@ -173,7 +174,14 @@ class Core:
             session.go_on()
 
     def _refresh_state(self) -> None:
-        self.state.update(judge(self.catalogue.lanes, draining=self.draining, broken=self._broken))
+        self.state.update(
+            judge(self.catalogue.lanes, started=self._started, draining=self.draining, broken=self._broken)
+        )
+
+    def start(self) -> None:
+        """Everything is open: the state is the engines' from now on."""
+        self._started = True
+        self._refresh_state()
 
     def drain(self) -> None:
         """Accept nothing new from now on."""

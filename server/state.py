@@ -13,6 +13,7 @@ from server.engines.lane import EngineState, Lane
 from server.errors import EngineNotReady
 
 log = logging.getLogger("monocoque.server")
+OPENING = "the engines are being opened"
 
 
 class State(enum.Enum):
@@ -82,11 +83,12 @@ class Status:
         return response.SerializeToString()
 
 
-def judge(lanes: Sequence[Lane], *, draining: bool = False, broken: str = "") -> Status:
+def judge(lanes: Sequence[Lane], *, started: bool = True, draining: bool = False, broken: str = "") -> Status:
     """What a server is that serves these engines.
 
     Args:
         lanes: The engines.
+        started: Whether those that it was started with are open, and it listens.
         draining: Whether it is shutting down.
         broken: Why only a restart helps, whatever the engines say; empty where it would not.
     """
@@ -95,14 +97,22 @@ def judge(lanes: Sequence[Lane], *, draining: bool = False, broken: str = "") ->
         return Status(State.DRAINING, "it is shutting down", engines)
     if broken:
         return Status(State.FAILED, broken, engines)
+    if not started:
+        return Status(State.STARTING, OPENING, engines)
     if not lanes:
         return Status(State.STARTING, "no engine is loaded", engines)
     if any(lane.state is EngineState.READY for lane in lanes):
-        lacks = "; ".join(f"{lane.name} {lane.version}: {lane.impairment}" for lane in lanes if lane.impairment)
+        lacks = "; ".join(_lack(lane) for lane in lanes if lane.impairment)
         return Status(State.DEGRADED if lacks else State.SERVING, lacks, engines)
     reason = "; ".join(f"{lane.name} {lane.version}: {lane.reason}" for lane in lanes)
     failed = all(lane.state is EngineState.UNAVAILABLE for lane in lanes)
     return Status(State.FAILED if failed else State.STARTING, reason, engines)
+
+
+def _lack(lane: Lane) -> str:
+    able, count = lane.instances
+    some = f"{able} of {count} instances: " if 0 < able < count else ""
+    return f"{lane.name} {lane.version}: {some}{lane.impairment}"
 
 
 class StateWatcher:
@@ -144,7 +154,7 @@ class StateFeed:
     def __init__(self, utc_ns: Callable[[], int]) -> None:
         self._utc_ns = utc_ns
         self._watchers: set[StateWatcher] = set()
-        self.current = Status(State.STARTING, "no engine is loaded", since_utc_ns=utc_ns())
+        self.current = Status(State.STARTING, OPENING, since_utc_ns=utc_ns())
         self.on_change: Callable[[], None] = lambda: None
         """Told of a state that is another one than before."""
 

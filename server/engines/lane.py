@@ -143,8 +143,7 @@ class Lane:
         """What it lacks of what was asked for; empty where that is nothing, or where it never served."""
         if self._instances is None or self.state is not EngineState.READY:
             return "" if self._engine is None else self.reason
-        able, count = self.instances
-        return f"{able} of {count} instances: {self._instances.fault}" if able < count else self.served.degraded
+        return self._instances.fault or self.served.degraded
 
     def check_accepts(self) -> None:
         """Refuse what would wait for an engine that nobody is about to open.

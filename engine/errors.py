@@ -60,3 +60,15 @@ class BuildFailed(EngineError):
 
 class RunFailed(EngineError):
     """A batch could not be executed."""
+
+
+def pack_error(error: EngineError) -> dict[str, str]:
+    """An exception as JSON, for another process to raise (see `unpack_error`)."""
+    return {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}
+
+
+def unpack_error(fields: dict[str, str]) -> EngineError:
+    """The exception that another process packed, of the same type and with the same words."""
+    kind = globals().get(fields["type"])
+    known = kind if isinstance(kind, type) and issubclass(kind, EngineError) else RunFailed
+    return known(fields["message"], remedy=fields["remedy"])

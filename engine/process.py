@@ -10,16 +10,17 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import engine.errors
 from engine.bundle import Bundle
 from engine.channel import MAX_DESCRIPTORS, Channel, Message, pack_batch, unpack_description
-from engine.errors import BundleCorrupt, EngineError, RunFailed
+from engine.errors import BundleCorrupt, EngineError, RunFailed, unpack_error
 from engine.manifest import Target
 from engine.runtime import Batch, MemoryReport, RunReport, RuntimeDescription
 from engine.slots import RegionTable
 
 RUN_TIMEOUT_S = 30.0
 """A batch takes milliseconds; an engine that has not answered by then hangs in its driver."""
+OPEN_TIMEOUT_S = 3600.0
+"""A first compile takes minutes on an Orin, or tens of them; one that takes longer hangs."""
 CLOSE_TIMEOUT_S = 5.0
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +45,7 @@ class WorkerRuntime:
     Raises:
         EngineError: Whatever `open_runtime` raises there.
         BundleCorrupt: The bundle changed since it was opened here.
-        RunFailed: The process ended before the engine was open.
+        RunFailed: The process ended before the engine was open, or did not open it within an hour.
 
     Attributes:
         pid: The process.
@@ -89,7 +90,7 @@ class WorkerRuntime:
                     "fallback": fallback,
                     "plan_cache": None if plan_cache is None else str(plan_cache.absolute()),
                 },
-                timeout_s=None,  # a first compile takes minutes on an Orin
+                OPEN_TIMEOUT_S,
             )
             if opened["digest"] != bundle.digest:
                 raise BundleCorrupt(
@@ -172,7 +173,7 @@ class WorkerRuntime:
             self._ask({"op": "regions", "numbers": numbers}, self._run_timeout_s, descriptors)
             self._known.update(numbers)
 
-    def _ask(self, message: Message, timeout_s: float | None, descriptors: list[int] | None = None) -> Message:
+    def _ask(self, message: Message, timeout_s: float, descriptors: list[int] | None = None) -> Message:
         if self._closed or self._lost:
             raise RunFailed(self.fate, remedy="open the engine again")
         try:
@@ -188,7 +189,7 @@ class WorkerRuntime:
             raise self._lose("ended")
         answer, _ = received
         if "error" in answer:
-            raise _unpack_error(answer["error"])
+            raise unpack_error(answer["error"])
         return answer
 
     def _lose(self, what: str) -> RunFailed:
@@ -211,12 +212,6 @@ def _start(channel: Channel) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": path},
     )
-
-
-def _unpack_error(error: dict[str, str]) -> EngineError:
-    kind = getattr(engine.errors, error["type"], None)
-    known = kind if isinstance(kind, type) and issubclass(kind, EngineError) else RunFailed
-    return known(error["message"], remedy=error["remedy"])
 
 
 def _cause(code: int | None) -> str:

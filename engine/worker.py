@@ -6,21 +6,18 @@ it: the kernel kills it (PR_SET_PDEATHSIG), and it ends by itself where the chan
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import os
 import signal
 import sys
 from pathlib import Path
 
 from engine.bundle import Bundle
 from engine.channel import Channel, Message, pack_description, unpack_batch
-from engine.errors import EngineError, RunFailed
+from engine.errors import EngineError, RunFailed, pack_error
+from engine.lifetime import die_with
 from engine.opening import open_runtime
 from engine.runtime import Runtime
 from engine.slots import Region, RegionTable
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +33,7 @@ def main(arguments: list[str]) -> int:
         return 2
     for kind in (signal.SIGINT, signal.SIGTERM):  # these reach the whole group; the parent drains, then closes
         signal.signal(kind, signal.SIG_IGN)
-    _die_with(parent)
+    die_with(parent)
     serve(Channel.adopt(descriptor))
     return 0
 
@@ -53,9 +50,10 @@ def serve(channel: Channel) -> None:
             try:
                 answer = session.answer(message, descriptors)
             except EngineError as error:
-                answer = pack_error(error)
+                answer = {"error": pack_error(error)}
             except Exception as error:  # one answer per request, whatever happens
-                answer = pack_error(RunFailed(f"the engine's process failed: {error!r}", remedy="report this as a bug"))
+                failed = RunFailed(f"the engine's process failed: {error!r}", remedy="report this as a bug")
+                answer = {"error": pack_error(failed)}
             channel.send(answer)
             if message.get("op") == "close":
                 return
@@ -119,20 +117,6 @@ class _Session:
         if self._runtime is None:
             raise RunFailed("no engine is open in the engine's process", remedy="report this as a bug")
         return self._runtime
-
-
-def pack_error(error: EngineError) -> Message:
-    """An exception as JSON."""
-    return {"error": {"type": type(error).__name__, "message": error.message, "remedy": error.remedy}}
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it died before the call
-        sys.exit(0)
 
 
 if __name__ == "__main__":

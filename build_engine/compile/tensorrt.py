@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from build_engine.compile.repeatable import build_repeatably
 from build_engine.progress import Progress
 from engine.errors import RuntimeUnavailable
 from engine.manifest import Precision, Target
@@ -36,7 +37,7 @@ RTX_CAPABILITIES: Mapping[str, tuple[str, ...]] = {
 def compile_graph(
     name: str, graph: bytes, target: Target, max_batch: int, progress: Progress, precision: Precision = "fp32"
 ) -> Compiled | None:
-    """Compile one graph.
+    """Compile one graph; for TensorRT-RTX, so that the same graph gives the same bytes.
 
     Returns:
         The plan, or None where it has to be compiled on the device that will run it; a note then says so.
@@ -47,9 +48,16 @@ def compile_graph(
     """
     try:
         with progress.step(f"Compiling {name} for {target}") as _:
-            capabilities = RTX_CAPABILITIES.get(precision, ()) if target == "rtx" else ()
-            plan = build_plan(graph, target, PlanOptions(max_batch=max_batch, compute_capabilities=capabilities))
-            return Compiled(target, name, plan)
+            if target != "rtx":
+                return Compiled(target, name, build_plan(graph, target, PlanOptions(max_batch=max_batch)))
+            capabilities = RTX_CAPABILITIES.get(precision, ())
+            plan, pinned = build_repeatably(graph, PlanOptions(max_batch=max_batch, compute_capabilities=capabilities))
+        if not pinned:
+            progress.note(
+                f"{target}: this system lets no process choose its addresses in memory, on which TensorRT-RTX's bytes "
+                f"depend: the next build of {name} may differ from this one (limits on address space do so: ulimit -v)"
+            )
+        return Compiled(target, name, plan)
     except RuntimeUnavailable as error:
         if target == "rtx":
             raise

@@ -41,6 +41,6 @@ def test_a_plan_that_cannot_be_compiled_here_is_left_to_the_device(monkeypatch: 
 
 
 def test_a_missing_tensorrt_rtx_is_an_error_since_it_could_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "build_plan", refuse)
+    monkeypatch.setattr(tensorrt, "build_repeatably", refuse)
     with pytest.raises(RuntimeUnavailable):
         compile_graph("float", b"", "rtx", 1, Silent())

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 import client
+from client.rpc import error_of
 from tests.server.bundles import write_bundle
 from tests.server.conftest import serving
 from tests.server.engines.test_supervision import kill, workers
@@ -111,6 +113,13 @@ async def test_a_server_without_engines_answers_too(tmp_path: Path) -> None:
         assert "starting: no engine is loaded" in done.stdout
         await running.server.catalogue.load("quarters")
         assert (await asyncio.to_thread(run, "--server", running.addresses.frames)).returncode == 0
+
+
+def test_what_the_server_refuses_for_now_is_not_taken_for_a_network_that_fails() -> None:
+    details = "quarters 1.0 is UNAVAILABLE: it could not be opened again: no bundle at /q → load it again"
+    told = str(error_of(grpc.StatusCode.UNAVAILABLE, details, "here:1"))
+    assert told == f"here:1 does not take this now: {details}"
+    assert "no connection" in str(error_of(grpc.StatusCode.UNAVAILABLE, "Socket closed", "here:1"))
 
 
 def test_help_teaches() -> None:

@@ -149,6 +149,14 @@ def test_a_worker_that_hangs_is_killed(bundle: Bundle, regions: RegionTable) -> 
     worker.close()
 
 
+def test_a_worker_that_does_not_open_its_engine_is_killed(
+    bundle: Bundle, regions: RegionTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.process.OPEN_TIMEOUT_S", 0.001)  # less than an interpreter takes to start
+    with pytest.raises(RunFailed, match=r"did not answer within 0\.001 s and was killed \(signal SIGKILL\)"):
+        WorkerRuntime(bundle, "cpu", regions, threads=1)
+
+
 def test_closing_ends_the_process(bundle: Bundle, regions: RegionTable) -> None:
     worker = WorkerRuntime(bundle, "cpu", regions)
     assert not worker.fate

@@ -344,8 +344,8 @@ async def test_requests_under_way_fail_and_new_ones_are_told_to_wait(
         pid = only_worker()
         os.kill(pid, signal.SIGSTOP)
         under_way = asyncio.ensure_future(infer())
-        await running.until(lambda: lane.mailbox.is_used and not any(lane.mailbox.depths().values()))
-        await asyncio.sleep(0.05)  # until the request has come
+        calls = running.server.open_inference
+        await running.until(lambda: not calls.idle and not any(lane.mailbox.depths().values()))
         kill(pid)
         cause = f"the engine's process {pid} ended (signal SIGKILL)"
         assert (await under_way).startswith(f"INTERNAL: {cause}")

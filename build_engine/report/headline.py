@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from build_engine.accuracy import Accuracy
 from build_engine.outcome import FLOAT, UNFUSED, Built
+from build_engine.quantize.judge import points_lost
+
+SMALL = 0.1
+"""Less is told as less than this, not as nothing."""
 
 
 def headline(built: Built) -> str:
@@ -62,16 +68,25 @@ def _accuracy(built: Built) -> list[str]:
 
 def _versus_float(reference: Accuracy, graphs: list[Accuracy]) -> str:
     precision = graphs[0].precision.upper()
-    shares = [
-        abs(value - reference.metric[name])
+    lost = [
+        (points_lost(name, base, accuracy.metric[name]), name)
         for accuracy in graphs
-        for name, value in accuracy.metric.items()
-        if name in reference.metric and 0 <= value <= 1 and 0 <= reference.metric[name] <= 1
+        for name, base in reference.metric.items()
+        if name in accuracy.metric
     ]
-    if shares:
-        return f"{precision} within {100 * max(shares):.1f} points of FP32"
+    if lost:
+        return f"{precision} {_loss(*max(lost), reference.metric, several=len(lost) > 1)}"
     found = [accuracy.detections_f1 for accuracy in graphs if accuracy.detections_f1 is not None]
     if found:
         return f"{precision} detections match FP32's at F1 {min(found):.3f}"
     worst = min((output.agreement for accuracy in graphs for output in accuracy.outputs), default=1.0)
     return f"{precision} outputs agree with FP32's to {100 * worst:.1f} %"
+
+
+def _loss(points: float, name: str, reference: Mapping[str, float], *, several: bool) -> str:
+    """What is lost by the figure that loses most; one that improves loses nothing."""
+    if points <= 0:
+        return f"loses nothing in {'any figure' if several else name}"
+    unit = "points" if 0 <= reference[name] <= 1 else "%"
+    amount = f"{points:.1f} {unit}" if points >= SMALL else f"less than {SMALL} {unit}"
+    return f"loses {'at most ' if several and points >= SMALL else ''}{amount} in {name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ from build_engine.quantize.candidate import Candidate
 from build_engine.quantize.half import half_nodes
 from build_engine.quantize.int8 import VNNI
 from build_engine.quantize.opset import at_least
+from build_engine.quantize.outlook import outlook
 from build_engine.quantize.quantizer import units
 from build_engine.quantize.store import default_folder
 from engine.cpu import cpu_features, missing_features
@@ -125,7 +126,13 @@ class Lowering:
         judge = self._judge(samples, store) if budget is not None else None  # a metric that fails should fail now
         choice, tried = PLAIN, tuple[Tried, ...]()
         if integers:
-            choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress)
+
+            def announce(seconds: Sequence[float], trials: int) -> None:
+                if judge is not None and budget is not None:
+                    told = outlook(seconds, trials, judge.seconds, len(quantizer.units), budget)
+                    self.progress.note(told + (" (less what was measured before)" if store.found else ""))
+
+            choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress, announce)
         elif self.options.calibration_method:  # a float's steps grow with its values: clipping gains little
             choice = Choice(self.options.calibration_method)
         found = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from build_engine.progress import Progress
@@ -33,7 +33,11 @@ class Tried:
 
 
 def best_choice(
-    quantizer: Quantizer, noise: Noise, method: Method | None, progress: Progress
+    quantizer: Quantizer,
+    noise: Noise,
+    method: Method | None,
+    progress: Progress,
+    announce: Callable[[Sequence[float], int], None] = lambda _seconds, _trials: None,
 ) -> tuple[Choice, tuple[Tried, ...]]:
     """Measure calibration methods, equalizations and ways to round, and take what makes least noise.
 
@@ -42,14 +46,18 @@ def best_choice(
         noise: Measures them.
         method: The only calibration method to consider; None considers all.
         progress: Told about every choice.
+        announce: Told, after the first choice, the seconds that it took for every runtime, and how many follow.
 
     Returns:
         The best choice, and everything that was tried: plain max-calibrated quantization first.
     """
     methods: Sequence[Method] = (method,) if method else METHODS
     equalizations: Sequence[Equalization] = ("none", "weights", "activations") if quantizer.can_equalize else ("none",)
-    tried = [_measure(quantizer, noise, PLAIN)]
-    with progress.step("Choosing how to quantize", len(methods) * len(equalizations) + 2) as advance:
+    trials = len(methods) * len(equalizations) + 2
+    first = {name: noise.measured(candidate) for name, candidate in quantizer.candidates(PLAIN).items()}
+    announce([one.seconds for one in first.values()], trials)
+    tried = [Tried(PLAIN, {name: one.figures["noise"] for name, one in first.items()})]
+    with progress.step("Choosing how to quantize", trials) as advance:
         for equalization in equalizations:
             for one in methods:
                 tried.append(_measure(quantizer, noise, Choice(one, equalization, "corrected")))

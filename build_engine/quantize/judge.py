@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,10 @@ class Judge:
         metric: The user's; None judges agreement.
         store: Where measurements are kept.
         progress: Told what takes long.
+
+    Attributes:
+        reference: The metric's figures for the float graph; empty without one.
+        seconds: Time that judging the float graph took.
     """
 
     def __init__(
@@ -116,12 +121,15 @@ class Judge:
         self._expected: list[Tensors] = []
         if metric:
             with progress.step("Judging the float graph"):
-                self.reference = self._measured(reference).figures
+                known = self._measured(reference)
+            self.reference, self.seconds = known.figures, known.seconds
         else:
+            started = time.perf_counter()
             session = Session(reference.data, threads=0)
             self._expected = [session.run(sample) for sample in samples]
             for outputs in self._expected:
                 accuracy.check_finite(REFERENCE, outputs)
+            self.seconds = time.perf_counter() - started
 
     @property
     def says(self) -> str:

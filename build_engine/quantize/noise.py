@@ -16,7 +16,7 @@ from build_engine.quantize.candidate import Candidate, origin
 from build_engine.quantize.core import DECODING, Core, downstream
 from build_engine.quantize.outputs import parts, relative_error
 from build_engine.quantize.statistics import watched
-from build_engine.quantize.store import Store, digest
+from build_engine.quantize.store import Measured, Store, digest
 from build_engine.session import Session
 
 SELECTING = (DECODING - {"Exp"}) | {"If", "Loop"}
@@ -49,10 +49,14 @@ class Noise:
 
         Infinite where something is not finite.
         """
+        return self.measured(candidate).figures["noise"]
+
+    def measured(self, candidate: Candidate) -> Measured:
+        """The same, as the figure `noise`, with the time that it took, the making of the graph included."""
         return self._store.measured_once(
             digest("noise", self._identity, candidate.name, candidate.identity),
             lambda: {"noise": self._measure(candidate.model)},
-        ).figures["noise"]
+        )
 
     def _measure(self, model: onnx.ModelProto) -> float:
         found = _values(model, self._samples, self._names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from build_engine.progress import Progress
 from build_engine.quantize.candidate import Candidate
 from build_engine.quantize.judge import Judge, Judgement
 from build_engine.quantize.noise import Noise
-from build_engine.quantize.store import Store
+from build_engine.quantize.store import Measured, Store
 
 RETURNS = 16
 """Most trials of taking layers inside again: the order by sensitivity is a good guess, not a proof."""
@@ -105,9 +104,7 @@ class Search:
         """
         if self._fits(frozenset(), all_graphs=True):
             return self._found(frozenset(), {})
-        started = time.perf_counter()
-        self._alone(self.layers[0])
-        self._announce(time.perf_counter() - started)
+        self._announce(sum(one.seconds for one in self._alone(self.layers[0])))
         sensitivity = self._sensitivity()
         order = sorted(self.layers, key=lambda layer: (-sensitivity[layer], layer))
         kept = self._return_some(self._bisect(order), sensitivity)
@@ -116,26 +113,26 @@ class Search:
         return self._found(kept, sensitivity)
 
     def _announce(self, seconds_per_layer: float) -> None:
-        judged, layers = math.ceil(math.log2(len(self.layers) + 1)) + RETURNS, len(self.layers)
+        layers, judgements = len(self.layers), most_judgements(len(self.layers))
         seconds_per_judgement = sum(one.seconds for one in self._known[frozenset()].values())
-        seconds = judged * seconds_per_judgement + layers * seconds_per_layer
+        seconds = judgements * seconds_per_judgement + layers * seconds_per_layer
         first = self._trials[0]
         lost = f"{first.drop:.2f} points" if math.isfinite(first.drop) else "everything"
         text = f"{self.precision} throughout loses {lost} ({first.worst}), "
         text += f"allowed are {self.budget:g}: searching which of {layers} layers to keep out; "
-        text += f"{layers} layers alone at {seconds_per_layer:.2g} s and {judged} judgements of "
-        text += f"{seconds_per_judgement:.2g} s, {_duration(seconds)} at most"
+        text += f"{layers} layers alone at {seconds_per_layer:.2g} s and at most {judgements} judgements of "
+        text += f"{seconds_per_judgement:.2g} s, {duration(seconds)} if all are needed"
         self.progress.note(text + (" (less what was measured before)" if self.store.found else ""))
 
-    def _alone(self, layer: str) -> float:
-        """Noise of one layer in lower precision, the rest in float, in the worse graph."""
-        return max(self.noise(one) for one in self.graphs(frozenset(self.layers) - {layer}).values())
+    def _alone(self, layer: str) -> list[Measured]:
+        """Noise of one layer in lower precision, the rest in float, in every graph."""
+        return [self.noise.measured(one) for one in self.graphs(frozenset(self.layers) - {layer}).values()]
 
     def _sensitivity(self) -> dict[str, float]:
         found = {}
         with self.progress.step("Measuring each layer alone", len(self.layers)) as advance:
             for layer in self.layers:
-                found[layer] = self._alone(layer)
+                found[layer] = max(one.figures["noise"] for one in self._alone(layer))
                 advance()
         return found
 
@@ -216,7 +213,13 @@ def worst_of(judged: Mapping[str, Judgement]) -> tuple[float, str]:
     return judged[name].drop, f"{judged[name].worst} of {name}"
 
 
-def _duration(seconds: float) -> str:
+def most_judgements(layers: int) -> int:
+    """Sets of graphs that a search judges at most, after the one with every layer in lower precision."""
+    return math.ceil(math.log2(layers + 1)) + RETURNS
+
+
+def duration(seconds: float) -> str:
+    """A time that was estimated, for a person."""
     return f"about {max(1, round(seconds))} s" if seconds < 90 else f"about {round(seconds / 60)} min"
 
 

@@ -100,7 +100,11 @@ def test_the_best_choice_makes_less_noise_than_plain_quantization(
     quantizer: Quantizer, samples: list[dict[str, Any]]
 ) -> None:
     noise = Noise(quantizer.model, quantizer.core, samples, Store(None, Silent()))
-    choice, tried = best_choice(quantizer, noise, None, Silent())
+    told: list[tuple[int, int]] = []
+    choice, tried = best_choice(
+        quantizer, noise, None, Silent(), lambda seconds, trials: told.append((len(seconds), trials))
+    )
+    assert told == [(len(RECIPES), len(tried) - 1)]
     assert tried[0].choice == PLAIN
     taken = next(one for one in tried if one.choice == choice)
     assert taken.worst < tried[0].worst and taken.worst == min(one.worst for one in tried)
@@ -162,13 +166,14 @@ def test_what_has_to_stay_out_stays_out_and_a_wrong_order_costs_few_layers(
         drop = float(len(costly - made[candidate.identity]))
         return Judgement({"accuracy": 1 - drop / 100}, drop, "accuracy", 0.0)
 
-    def noise(candidate: Candidate) -> float:
-        (alone,) = set(layers) - made[candidate.identity]
-        return 2.0 + layers.index(alone) if (alone in costly) == right else 1.0
+    class Alone:
+        def measured(self, candidate: Candidate) -> Measured:
+            (alone,) = set(layers) - made[candidate.identity]
+            return Measured({"noise": 2.0 + layers.index(alone) if (alone in costly) == right else 1.0}, 0.0)
 
     progress = Noting()
     search = Search(
-        layers, graphs, cast(Judge, judge), cast(Noise, noise), 0.0, "INT8", Store(None, progress), progress
+        layers, graphs, cast(Judge, judge), cast(Noise, Alone()), 0.0, "INT8", Store(None, progress), progress
     )
     found = search.run()
     assert costly <= found.kept and found.drop == 0

@@ -117,7 +117,8 @@ class Lowering:
         if integers and cpu and (absent := missing_features(VNNI, cpu_features())):
             self.progress.note(
                 f"this processor has none of {absent[0].replace('|', ', ')}: INT8 products saturate here, so accuracy "
-                "is measured lower, and INT8 runs slower, than on a processor that has one"
+                "is measured lower, and INT8 runs slower, than on a processor that has one. Build on one that has; to "
+                "serve on one like this, build with --precision fp32"
             )
         quantizer = Quantizer(model, core, samples.inputs, recipes, self.progress)
         store = self._store()

@@ -47,7 +47,9 @@ def test_a_processor_without_dot_products_of_bytes_is_a_warning(
     monkeypatch.setattr("build_engine.precisions.cpu_features", lambda: frozenset({"avx2"}))
     noting = Noting()
     lowered(fused_detector, noting, precision="int8", targets=("cpu",))
-    assert any("none of avx_vnni, avx512_vnni, neon_dotprod: INT8 products saturate" in note for note in noting.notes)
+    (note,) = noting.notes
+    assert "none of avx_vnni, avx512_vnni, neon_dotprod: INT8 products saturate" in note
+    assert "Build on one that has; to serve on one like this, build with --precision fp32" in note
     monkeypatch.setattr("build_engine.precisions.cpu_features", lambda: frozenset({"avx2", "avx_vnni"}))
     lowered(fused_detector, noting := Noting(), precision="int8", targets=("cpu",))
     assert not noting.notes

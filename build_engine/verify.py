@@ -111,9 +111,9 @@ def check_graphs(bundle: Bundle) -> None:
         if not outcome.passed:
             raise BuildError(
                 f"graph {name}: {outcome.message}; a server would refuse it",
-                remedy="give a budget, such as --max-accuracy-drop 0.5, which keeps the layers that cost most out of INT8, "
-                "or more, and more varied, frames to --calibration-data; or build with --precision fp16 or fp32; where outputs are a list of detections, whose order may change, "
-                "say so with --postprocess",
+                remedy="give a budget, such as --max-accuracy-drop 0.5, which keeps the layers that cost most out of "
+                "INT8, or more, and more varied, frames to --calibration-data; or build with --precision fp16 or fp32; "
+                "where outputs are a list of detections, whose order may change, say so with --postprocess",
             )
 
 

@@ -31,6 +31,16 @@ def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
+def bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of a graph's loops and conditionals, and those in them."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            held = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
+            for body in held:
+                yield body
+                yield from bodies(body)
+
+
 def reads(node: onnx.NodeProto) -> list[str]:
     """Names that a node reads: its inputs, then whatever the bodies of an `If` or a `Loop` read, their own included."""
     bodies = [body for attribute in node.attribute for body in (attribute.g, *attribute.graphs)]

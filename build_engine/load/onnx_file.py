@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import shape_inference, version_converter
 
 from build_engine.errors import BuildError
-from build_engine.graph import dimensions, feeds, opset_of
+from build_engine.graph import bodies, dimensions, feeds, opset_of
 from build_engine.load.batch import fill_outputs, name_batch
 from build_engine.load.free import name_inputs, name_outputs
 from build_engine.load.shapes import InputShape
@@ -62,10 +63,7 @@ def load_onnx(
     fix_shapes(model, shapes)
     name_batch(model, free)
     name_inputs(model)
-    try:
-        model = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
-        raise BuildError(f"{path}: shapes do not fit: {error}", remedy="check --input-shape") from None
+    model = _inferred(model, path)
     fill_outputs(model, {name: dimension.usual for name, dimension in free.items()})
     name_outputs(model)
     return model, digest
@@ -81,6 +79,28 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         ) from None
     if not feeds(model) or not model.graph.output:
         raise BuildError(f"{path} has no input or no output", remedy="export a model that takes and gives tensors")
+
+
+def _inferred(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model with the shapes of everything.
+
+    Exporters write shapes into the bodies of loops and conditionals that contradict each other. A runtime passes over
+    that, and so does this: they are worked out again.
+    """
+    infer = functools.partial(shape_inference.infer_shapes, check_type=True, strict_mode=True, data_prop=True)
+    try:
+        return infer(model)
+    except shape_inference.InferenceError as error:
+        forgetful = onnx.ModelProto()
+        forgetful.CopyFrom(model)
+        for body in bodies(forgetful.graph):
+            del body.value_info[:]
+            for value in body.output:
+                value.type.tensor_type.ClearField("shape")
+        try:
+            return infer(forgetful)
+        except shape_inference.InferenceError:
+            raise BuildError(f"{path}: shapes do not fit: {error}", remedy="check --input-shape") from None
 
 
 def _convert(model: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:

@@ -34,8 +34,9 @@ BY_NAME = {
     "real_models": "models that people run, fused, quantized, compiled",
     "preprocessing": "accuracy of large frames, by the kernel that brings them to the network's size",
     "search": "how long the search over an accuracy budget takes on 30 layers",
-    "classifier": "INT8 of a classifier in RepVGG form, trained here",
+    "classifier": "INT8 of a classifier in RepVGG's or QARepVGG's form, trained here",
     "backbones": "what re-parameterization buys on the reference task: trains for hours",
+    "train_forms": "INT8 of the reference network in RepVGG's and QARepVGG's form: trains for half an hour",
 }
 
 

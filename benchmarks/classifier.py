@@ -1,4 +1,4 @@
-"""A classifier in RepVGG form, trained here in minutes: does plain INT8 collapse on it, and what is recovered?
+"""A classifier of the reference network's blocks, trained here: does plain INT8 collapse, and what is recovered?
 
     python -m benchmarks.classifier
     python -m benchmarks.classifier --form qarepvgg
@@ -51,6 +51,7 @@ from build_engine.quantize import (
 from build_engine.quantize.core import with_node_names
 from build_engine.quantize.equalize import equalizable, rescale
 from surround.dataset import render_split
+from surround.model import DEFAULT_FORM, FORMS, stage
 from surround.spec import LABELS
 
 SIZE = 48
@@ -73,45 +74,17 @@ class Crops:
         return torch.from_numpy((self.images[chosen].astype(np.float32) - 118) / 58).permute(0, 3, 1, 2).contiguous()
 
 
-class Block(nn.Module):
-    """3x3, 1x1 and identity beside each other.
-
-    `repvgg` has a batch norm in every branch (arXiv 2101.03697); `qarepvgg` has none in the 1x1 and the identity, and
-    one behind the sum, which keeps the fused weights' spread small (arXiv 2212.01593).
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, form: str) -> None:
-        super().__init__()
-        quantizable = form == "qarepvgg"
-        self.dense = nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
-        point = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        self.point: nn.Module = point if quantizable else nn.Sequential(point, nn.BatchNorm2d(outputs))
-        same = inputs == outputs and stride == 1
-        self.identity = (nn.Identity() if quantizable else nn.BatchNorm2d(inputs)) if same else None
-        self.after = nn.BatchNorm2d(outputs) if quantizable else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        y: Tensor = self.dense(x) + self.point(x)
-        if self.identity is not None:
-            y = y + self.identity(x)
-        return torch.relu(self.after(y))
-
-
 class Classifier(nn.Module):
-    """Twelve blocks at strides 2 to 16, averaged, one linear layer."""
+    """Twelve of the reference network's blocks at strides 2 to 16, averaged, one linear layer."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
         widths, depths = (24, 32, 64, 128), (1, 3, 4, 4)
-        layers: list[nn.Module] = []
-        inputs = 3
-        for width, depth in zip(widths, depths, strict=True):
-            for index in range(depth):
-                layers.append(Block(inputs, width, 2 if index == 0 else 1, form))
-                inputs = width
-        self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(inputs, len(LABELS) + 1)
+        inputs = (3, *widths)
+        self.features = nn.Sequential(
+            *(stage(FORMS[form], *some) for some in zip(inputs[:-1], widths, depths, strict=True))
+        )
+        self.head = nn.Linear(widths[-1], len(LABELS) + 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images (N, 3, 48, 48) to logits (N, 5)."""
@@ -122,14 +95,15 @@ class Classifier(nn.Module):
 def main() -> None:
     """Train, quantize, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--form", choices=("repvgg", "qarepvgg"), default="repvgg", help="(default: %(default)s)")
+    parser.add_argument("--form", choices=FORMS, default=DEFAULT_FORM, help="of the blocks (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=700, help="of training, 64 crops each (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=400, help="rendered per split (default: %(default)s)")
+    parser.add_argument("--weight-decay", type=float, default=1e-4, help="of training (default: %(default)s)")
     given = parser.parse_args()
     with Bars() as bars:
         with bars.step("Cropping", 2):
             seen, judged = crops("train", given.frames), crops("heldout", given.frames)
-        network = train(given.form, seen, given.steps, bars)
+        network = train(given.form, seen, given.steps, given.weight_decay, bars)
         exported = export(network, [InputShape(None, (1, 3, SIZE, SIZE))], None)
         model = with_node_names(onnx.shape_inference.infer_shapes(fuse(exported).model))
         tables = [_measured(f"{given.form} as trained", model, seen, judged, bars)]
@@ -165,11 +139,11 @@ def _crop(image: Images, x: float, y: float, side: float) -> Images:
     return np.asarray(found, np.uint8)
 
 
-def train(form: str, seen: Crops, steps: int, progress: Progress) -> nn.Module:
-    """SGD with RepVGG's settings: momentum 0.9, weight decay 1e-4, one cosine from 0.1."""
+def train(form: str, seen: Crops, steps: int, decay: float, progress: Progress) -> nn.Module:
+    """SGD with RepVGG's settings (weight decay 1e-4): momentum 0.9, one cosine from 0.1."""
     torch.manual_seed(0)
     network = Classifier(form)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=decay, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     share = 1 / np.bincount(seen.labels, minlength=STREET + 1).clip(1)
     chance = share[seen.labels] / share[seen.labels].sum()

@@ -3,7 +3,7 @@
     python -m benchmarks.search
     python -m benchmarks.search --budgets 0.1 0.4
 
-A RepVGG of 29 blocks (three branches each) and a linear layer, built as `python -m build_engine build --precision int8
+A RepVGG of 29 blocks (four branches each) and a linear layer, built as `python -m build_engine build --precision int8
 --max-accuracy-drop` does it, for the CPU's and TensorRT's graph at once. Its weights are random and its norms are those
 of rendered frames: what it answers means nothing, but every layer costs some agreement, so the search has to work.
 """
@@ -28,7 +28,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.classifier import Block
 from build_engine.errors import BuildError
 from build_engine.load.shapes import InputShape
 from build_engine.load.torch_export import export
@@ -36,6 +35,7 @@ from build_engine.options import BuildOptions
 from build_engine.pipeline import build
 from build_engine.progress import Bars
 from surround.dataset import render_split
+from surround.model import Block
 
 SIDE = 224
 STAGES = ((32, 2), (64, 6), (128, 14), (256, 7))
@@ -53,7 +53,7 @@ class Network(nn.Module):
         inputs = 3
         for width, blocks in STAGES:
             for index in range(blocks):
-                layers.append(Block(inputs, width, 2 if index == 0 else 1, "repvgg"))
+                layers.append(Block(inputs, width, 2 if index == 0 else 1))
                 inputs = width
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(inputs, CLASSES)

@@ -83,6 +83,8 @@ async def test_random_clients_change_nothing_for_others(
         for _ in range(10):
             await asyncio.gather(*(a_client(real, random.Random(chance.getrandbits(32))) for _ in range(4)))
         await real.until(lambda: not real.server.core.sessions)
-    assert [record.getMessage() for record in caplog.records] == []
+    said = [record.getMessage() for record in caplog.records]
+    # gRPC says that of a call that an earlier test's loop took with it, whenever the collector finds it.
+    assert [message for message in said if "Event loop is closed" not in message] == []
     assert real.server.mailbox.depths() == {}
     await real.still_serves()

@@ -98,7 +98,8 @@ async def server_turn(
     encoding = {"rgb": camera_pb2.ENCODING_RGB8, "bgr": camera_pb2.ENCODING_BGR8}[spec.color]
     call = await _open_call(stack, running.address, STREAM_FRAMES)
     camera = camera_pb2.Camera(id="one", width=spec.width, height=spec.height, encoding=encoding)
-    await call.write(stream_pb2.StreamFramesRequest(open=stream_pb2.Open(cameras=[camera])).SerializeToString())
+    opening = stream_pb2.Open(cameras=[camera], credits_with_results=True)
+    await call.write(stream_pb2.StreamFramesRequest(open=opening).SerializeToString())
     await call.read()
     sequence = 0
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engine.area import steps, write
+from engine.area import shrink
 from engine.manifest import Preprocessing
 from engine.preprocess import Placement
 from protos.monocoque.v1 import camera_pb2 as pb
@@ -50,12 +50,11 @@ class Yuyv:
     def write(self, placement: Placement, spec: Preprocessing, window: Array) -> None:
         """Take luma and chroma apart, then on as any YUV."""
         pairs = self.pairs
-        down = steps(placement.part(pairs).shape[0], window.shape[0])
-        if spec.kernel == "area" and down is not None and down.halvings and len(pairs) % 2 == 0:
-            # Rows are halved before anything is taken apart, which is half the work.
-            halved = scratch("halved_pairs", len(pairs) // 2, *pairs.shape[1:])
-            write(halved, cv2.addWeighted(pairs[::2], 0.5, pairs[1::2], 0.5, 0, dst=halved))
-            pairs = halved
+        if spec.kernel == "area" and placement.crop is None and len(pairs) > window.shape[0]:
+            # Fewer rows before anything is taken apart: a column of pairs is a column of each of their samples.
+            fewer = scratch("fewer_pairs", window.shape[0], *pairs.shape[1:])
+            shrink(pairs, fewer)
+            pairs = fewer
         height, half_width = pairs.shape[:2]
         luma = scratch("luma_of_pairs", height, half_width * 2)
         cv2.extractChannel(pairs.reshape(height, half_width * 2, 2), 0, luma)

@@ -319,8 +319,8 @@ ENGINE_ROW = (
     ),
     Panel(
         "Engines opened again",
-        "Within the last hour: tries to open an engine again whose process had died (--engine-process). The log has the "
-        "causes.",
+        "Within the last hour: tries to open an engine again whose process had died (--engine-process). The log has "
+        "the causes.",
         (("sum by (engine) (increase(monocoque_engine_restarts_total[1h]))", "{{engine}}"),),
         "short",
         width=8,

@@ -79,7 +79,7 @@ def fill_outputs(model: onnx.ModelProto, sizes: Mapping[str, int] = MappingProxy
     for value in unknown:
         seen = {entries: outputs[value.name].shape for entries, outputs in answered.items()}
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_value or dim.dim_param == BATCH:
+            if dim.dim_value > 0 or dim.dim_param == BATCH:  # some exporters write -1
                 continue
             if axis == 0 and all(shape[:1] == (entries,) for entries, shape in seen.items()):
                 dim.dim_param = BATCH

@@ -29,9 +29,11 @@ def test_the_free_first_dimension_is_called_batch_whatever_the_exporter_called_i
     assert tensor_specs(list(model.graph.output))[0].shape == ("batch", 3, 8, 8)
 
 
-def test_a_batch_that_inference_loses_is_found_by_running_two(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unknown", [None, "N", -1], ids=["nothing", "a name", "-1"])
+def test_a_batch_that_inference_loses_is_found_by_running_two(unknown: int | str | None, tmp_path: Path) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 192]) for name in ("flat", "total")]
+    outputs = [helper.make_tensor_value_info("flat", TensorProto.FLOAT, [unknown, 192])]
+    outputs.append(helper.make_tensor_value_info("total", TensorProto.FLOAT, [None, 192]))
     shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 192])
     nodes = [
         helper.make_node("Reshape", ["x", "shape"], ["flat"]),

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def print_built(built: Built) -> None:
     """The outcome of a build."""
     from build_engine.report.headline import headline  # noqa: PLC0415
-    from build_engine.report.stayed_out import stayed_out  # noqa: PLC0415
+    from build_engine.report.stayed_out import slower, stayed_out  # noqa: PLC0415
 
     console = Console()
     console.print(headline(built), style="bold", highlight=False, markup=False)
-    for line in stayed_out(built):
+    for line in (*stayed_out(built), *slower(built)):
         console.print(line, highlight=False, markup=False)
     console.print(f"bundle  {built.options.output}", highlight=False)
     if built.options.output.suffix != ".zip":

@@ -14,7 +14,7 @@ from build_engine.report.fusion import fusion_facts
 from build_engine.report.headline import headline
 from build_engine.report.layers import layers
 from build_engine.report.precision import quantization
-from build_engine.report.stayed_out import stayed_out
+from build_engine.report.stayed_out import slower, stayed_out
 from engine.cpu import cpu_name
 from engine.manifest import Manifest
 
@@ -31,7 +31,7 @@ def contents(built: Built, manifest: Manifest) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "headline": headline(built),
-        "stayed_out": stayed_out(built),
+        "stayed_out": [*stayed_out(built), *slower(built)],
         "model": {
             "name": manifest.name,
             "version": manifest.version,

@@ -22,6 +22,17 @@ def stayed_out(built: Built) -> list[str]:
     return found + ([_against(built.lowered, built.options.metric, rows)] if built.lowered.found else [])
 
 
+def slower(built: Built) -> list[str]:
+    """A sentence where lower precision was measured to take longer than FP32; none where it gains, or was not timed."""
+    single = {latency.graph: latency.median_ms for latency in built.latency if latency.batch == 1}
+    return [
+        f"{graph.name} is slower than FP32 on this CPU: {single[graph.name]:.2f} against {single[FLOAT]:.2f} ms; "
+        "build it with --precision fp32, unless it is to run elsewhere"
+        for graph in built.graphs
+        if FLOAT in single and single.get(graph.name, 0) > single[FLOAT]
+    ]
+
+
 def few(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - FEW} more" if len(names) > FEW else ""

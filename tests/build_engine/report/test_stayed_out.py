@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from build_engine.outcome import Built
-from build_engine.report.stayed_out import few, stayed_out
+from build_engine.outcome import FLOAT, UNFUSED, Built, Latency
+from build_engine.report.stayed_out import few, slower, stayed_out
 from build_engine.summary import print_built
 
 
@@ -43,6 +43,16 @@ def test_without_a_budget_or_lower_precision_there_is_less_to_say(built: Built) 
     assert built.lowered is not None
     assert len(stayed_out(replace(built, lowered=replace(built.lowered, found=None)))) == 2
     assert stayed_out(replace(built, lowered=None)) == []
+
+
+@pytest.mark.parametrize(("int8_ms", "said"), [(0.82, True), (0.48, False), (0.3, False)])
+def test_integers_that_are_slower_than_floats_are_told(built: Built, int8_ms: float, said: bool) -> None:
+    times = {UNFUSED: 0.52, FLOAT: 0.48, "cpu-int8": int8_ms}
+    latency = tuple(Latency(name, 1, ms, ms, 100) for name, ms in times.items())
+    lines = slower(replace(built, latency=latency))
+    assert len(lines) == said
+    assert all(line.startswith("cpu-int8 is slower than FP32 on this CPU: 0.82 against 0.48 ms; ") for line in lines)
+    assert slower(replace(built, latency=())) == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ set -eu
 
 missing=""
 for pair in prometheus:prometheus chromium:chromium buildah:buildah debootstrap:debootstrap node:nodejs npm:npm \
-    c++:g++ cmake:cmake protoc:protobuf-compiler; do
+    c++:g++ cmake:cmake protoc:protobuf-compiler grpc_cpp_plugin:protobuf-compiler-grpc; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 # libraries that the C++ client is built with

@@ -28,7 +28,7 @@ def build_log(*command: str) -> None:
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    needed = [name for name in ("cmake", "c++", "protoc") if shutil.which(name) is None]
+    needed = [name for name in ("cmake", "c++", "protoc", "grpc_cpp_plugin") if shutil.which(name) is None]
     if not Path("/usr/include/grpcpp/grpcpp.h").exists():
         needed.append("libgrpc++-dev")
     if needed:

@@ -16,6 +16,9 @@ from server.settings import Settings, load_settings
 
 EXIT_START_FAILED = 2
 EXIT_CUT_SHORT = 1
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""After which a thread that computes in Python lets another one have the interpreter. At Python's 5 ms, a frame that comes
+while an engine is opened may wait longer than the engine takes for it."""
 
 
 async def run(settings: Settings) -> None:
@@ -59,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
         )
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         asyncio.run(run(settings))
     except (EngineError, StartFailed) as error:
         print(f"python -m server: {error}", file=sys.stderr)

@@ -17,8 +17,8 @@ from server.settings import Settings, load_settings
 EXIT_START_FAILED = 2
 EXIT_CUT_SHORT = 1
 SWITCH_INTERVAL_SECONDS = 0.0005
-"""After which a thread that computes in Python lets another one have the interpreter. At Python's 5 ms, a frame that comes
-while an engine is opened may wait longer than the engine takes for it."""
+"""After which a thread that computes in Python lets another one have the interpreter. At Python's 5 ms, a frame that
+comes while an engine is opened may wait longer than the engine takes for it."""
 
 
 async def run(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from build_engine.accuracy import Accuracy
 from build_engine.outcome import FLOAT, UNFUSED, Built
 from build_engine.quantize.judge import points_lost
+from build_engine.report.stayed_out import TELLING
 
 SMALL = 0.1
 """Less is told as less than this, not as nothing."""
@@ -51,7 +52,7 @@ def _speed(built: Built) -> str:
     told = [
         f"{ratio:.1f}x faster in {'FP32' if name == FLOAT else 'INT8'}"
         for name, ratio in speedups(built).items()
-        if ratio >= 1.05
+        if ratio >= TELLING
     ]
     return " and ".join(told) + " on this CPU" if told else ""
 

@@ -10,6 +10,8 @@ from build_engine.report.layers import Layer, layers
 
 FEW = 3
 """Names that a line has room for."""
+TELLING = 1.05
+"""A ratio of times below this may be chance."""
 
 
 def stayed_out(built: Built) -> list[str]:
@@ -29,7 +31,7 @@ def slower(built: Built) -> list[str]:
         f"{graph.name} is slower than FP32 on this CPU: {single[graph.name]:.2f} against {single[FLOAT]:.2f} ms; "
         "build it with --precision fp32, unless it is to run elsewhere"
         for graph in built.graphs
-        if FLOAT in single and single.get(graph.name, 0) > single[FLOAT]
+        if FLOAT in single and single.get(graph.name, 0) > TELLING * single[FLOAT]
     ]
 
 

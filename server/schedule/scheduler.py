@@ -17,7 +17,7 @@ NEVER_SERVED_NS = 1 << 62
 """What the first frame of a source is worth."""
 COST_OF_WAITING = 2
 """What a nanosecond in the slot takes from a frame's worth, against one of news. More makes the oldest frames that are
-computed a little younger, and a camera's results less regular (simulated: 2 to 12 cameras, 1.2 to 4 times too fast)."""
+computed a little younger, and a camera's results less regular."""
 
 
 class Schedulable(Protocol):

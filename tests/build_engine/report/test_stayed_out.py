@@ -45,7 +45,7 @@ def test_without_a_budget_or_lower_precision_there_is_less_to_say(built: Built) 
     assert stayed_out(replace(built, lowered=None)) == []
 
 
-@pytest.mark.parametrize(("int8_ms", "said"), [(0.82, True), (0.48, False), (0.3, False)])
+@pytest.mark.parametrize(("int8_ms", "said"), [(0.82, True), (0.5, False), (0.48, False), (0.3, False)])
 def test_integers_that_are_slower_than_floats_are_told(built: Built, int8_ms: float, said: bool) -> None:
     times = {UNFUSED: 0.52, FLOAT: 0.48, "cpu-int8": int8_ms}
     latency = tuple(Latency(name, 1, ms, ms, 100) for name, ms in times.items())

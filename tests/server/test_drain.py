@@ -13,9 +13,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos.monocoque.v1 import result_pb2 as pb
 from protos.monocoque.v1 import stream_pb2
 from server.app import LIVENESS
+from server.engines.lane import UNLOADED
 from server.service import SERVICE
+from server.stream.session import ENDING
 from tests.server.conftest import Engine, Running, serving
-from tests.server.raw_client import camera, frame
+from tests.server.raw_client import RawStream, camera, frame
 
 
 async def health(running: Running, service: str) -> str:
@@ -79,21 +81,50 @@ async def test_frames_that_cannot_be_computed_in_time_are_refused(bundle_path: P
         await stopping
 
 
+async def replay_that_waits(running: Running, engine: Engine) -> tuple[RawStream, int]:
+    """A replay with one frame in the engine, a full queue behind it and one more that waits for room there.
+
+    Returns:
+        The stream, and the number of the frame that waits; they are numbered from 0.
+    """
+    engine.hold = True
+    stream = running.stream()
+    opened = await stream.open([camera()], policy=stream_pb2.POLICY_REPLAY)
+    await stream.send(frame(0))
+    await engine.entered()  # else the queue might still be full when the engine takes it, and nobody would be told
+    for sequence in range(1, opened.credits + 2):
+        await stream.send(frame(sequence))
+    session = next(iter(running.server.core.sessions))
+    await running.until(lambda: session.unanswered == opened.credits + 2)
+    assert sum(running.server.mailbox.depths().values()) == opened.credits
+    return stream, opened.credits + 1
+
+
 async def test_a_replay_that_waits_for_room_is_let_go(bundle_path: Path, engine: Engine) -> None:
-    async with serving(bundle_path, engine.open) as running:
-        engine.hold = True
-        stream = running.stream()
-        opened = await stream.open([camera()], policy=stream_pb2.POLICY_REPLAY)
-        for sequence in range(opened.credits + 2):
-            await stream.send(frame(sequence))
-        session = next(iter(running.server.core.sessions))
-        await running.until(lambda: session.unanswered == opened.credits + 2)
+    async with serving(bundle_path, engine.open, overlap="off") as running:  # on, another frame may be taken ahead
+        stream, last = await replay_that_waits(running, engine)
         stopping = asyncio.ensure_future(running.server.stop())
         refused = (await stream.results(1))[0]
-        assert (refused.sequence, refused.status) == (opened.credits + 1, pb.STATUS_REFUSED)
+        assert (refused.sequence, refused.status, refused.reason) == (last, pb.STATUS_REFUSED, ENDING)
         engine.free()
-        assert len(await stream.results(opened.credits + 1)) == opened.credits + 1
+        results = await stream.results(last)
+        assert [(result.sequence, result.status) for result in results] == [(n, pb.STATUS_OK) for n in range(last)]
+        assert await stream.result() is None
+        assert (await stream.status())[0] is grpc.StatusCode.UNAVAILABLE
         await stopping
+
+
+async def test_a_replay_whose_engine_is_unloaded_is_let_go(bundle_path: Path, engine: Engine) -> None:
+    async with serving(bundle_path, engine.open, overlap="off") as running:
+        stream, last = await replay_that_waits(running, engine)
+        unloading = asyncio.ensure_future(running.server.catalogue.unload("quarters"))
+        results = await stream.results(last)
+        assert sorted(result.sequence for result in results) == list(range(1, last + 1))
+        assert {(result.status, result.reason) for result in results} == {(pb.STATUS_REFUSED, UNLOADED)}
+        engine.free()
+        computed = await stream.finish()
+        assert [(result.sequence, result.status) for result in computed] == [(0, pb.STATUS_OK)]
+        await unloading
 
 
 async def test_reflection_lists_the_service(real: Running) -> None:

@@ -16,6 +16,7 @@ from server.engines.opening import EngineHost
 from server.engines.served_engine import ServedEngine
 from server.engines.thread import Turn
 from server.errors import EngineNotFound, ServerError, StartFailed, SwapRefused
+from server.host.background import in_background
 
 log = logging.getLogger("monocoque.engine")
 
@@ -75,7 +76,7 @@ class EngineCatalogue:
         if self._repository is not None and not self._repository.is_dir():
             raise StartFailed(f"no directory at {self._repository}", remedy="check --repository")
         for path in (*paths, *_bundle_paths(self._repository)):
-            bundle = await asyncio.to_thread(Bundle.open, path)
+            bundle = await asyncio.wrap_future(in_background(Bundle.open, path))
             await self._open_lane(bundle)
 
     @property
@@ -131,7 +132,7 @@ class EngineCatalogue:
             StartFailed: It does not compute what it did when it was built.
         """
         async with self._busy:
-            bundle = await asyncio.to_thread(Bundle.open, await self._path_of(name, version))
+            bundle = await asyncio.wrap_future(in_background(Bundle.open, await self._path_of(name, version)))
             manifest = bundle.manifest
             for lane in self._lanes:
                 if (lane.name, lane.version) == (manifest.name, manifest.version):
@@ -164,7 +165,7 @@ class EngineCatalogue:
         async with self._busy:
             lane = self.find(name, version)
             old = lane.served
-            bundle = await asyncio.to_thread(Bundle.open, path or old.bundle.path)
+            bundle = await asyncio.wrap_future(in_background(Bundle.open, path or old.bundle.path))
             if bundle.digest == old.bundle.digest and lane.state is EngineState.READY:
                 return lane, old
             taken = [other for other in self._lanes if other is not lane and other.name == lane.name]
@@ -240,7 +241,7 @@ class EngineCatalogue:
 
     async def _path_of(self, name: str, version: str) -> Path:
         """Where a bundle lies."""
-        self._paths.update(await asyncio.to_thread(_scan, self._repository))
+        self._paths.update(await asyncio.wrap_future(in_background(_scan, self._repository)))
         versions = [known for known_name, known in self._paths if known_name == name and version in ("", known)]
         if not versions:
             known = ", ".join(f"{known_name} {known_version}" for known_name, known_version in self._paths) or "none"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from engine.allocate import allocate
+from engine.allocate import TensorSlots, allocate
 from engine.bundle import Bundle
 from engine.process import WorkerRuntime
 from engine.reference import check_reference
@@ -19,16 +20,20 @@ from server.engines.served_engine import ServedEngine, takes_frames
 from server.engines.tensor_pipeline import TensorPipeline
 from server.engines.tensor_request import Outcome, TensorRequest
 from server.errors import StartFailed
+from server.host.background import in_background
 from server.host.process_memory import ProcessMemory
 from server.schedule.batching import LatencyCurve, measure
 from server.stream.answers import AnswerWriter
 
 log = logging.getLogger("monocoque.engine")
 
+ANY_THREAD = frozenset({"onnxruntime"})
+"""Backends that another thread may run while their own waits. A CUDA context belongs to one."""
 WARM_UP_RUNS = 3
 """The first runs allocate; after three, latency has settled on the runtimes we serve."""
 
 OpenRuntime = Callable[[Bundle, RegionTable], Runtime]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,13 @@ def open_engine(bundle: Bundle, host: EngineHost, stack: contextlib.ExitStack) -
     description = runtime.describe()
     if description.degraded:
         log.warning("degraded: %s", description.degraded)
+
+    def try_out(work: Callable[[], Result]) -> Result:
+        """Run the engine, if need be in the time that the one before it leaves: that one may still serve."""
+        return in_background(work).result() if description.backend in ANY_THREAD else work()
+
     if host.self_check:
-        outcome = check_reference(bundle, runtime, regions)
+        outcome = try_out(lambda: check_reference(bundle, runtime, regions))
         log.info("%s", outcome.message)
         if not outcome.passed:
             raise StartFailed(
@@ -130,12 +140,8 @@ def open_engine(bundle: Bundle, host: EngineHost, stack: contextlib.ExitStack) -
         return OpenEngine(served, None, infer, writer, runtime.memory, 1, 0, None, process)
     batch = largest_batch(description, host.max_batch)
     sides = [allocate(description, regions, batch) for _ in range(2 if host.overlap else 1)]
-    for slots in sides:
-        for name in slots.inputs:
-            slots.view(name)[...] = 0
-        for _ in range(WARM_UP_RUNS):
-            runtime.run(slots.batch(batch))
-    curve = measure(lambda count: runtime.run(sides[0].batch(count)), batch, host.clock)
+    try_out(lambda: _warm_up(runtime, sides, batch))
+    curve = try_out(lambda: measure(lambda count: runtime.run(sides[0].batch(count)), batch, host.clock))
     if batch > 1:
         log.info("%s", curve)
     served = ServedEngine(bundle, description, runtime.memory())
@@ -152,3 +158,11 @@ def open_engine(bundle: Bundle, host: EngineHost, stack: contextlib.ExitStack) -
         curve=curve if batch > 1 else None,
         process=process,
     )
+
+
+def _warm_up(runtime: Runtime, sides: Sequence[TensorSlots], batch: int) -> None:
+    for slots in sides:
+        for name in slots.inputs:
+            slots.view(name)[...] = 0
+        for _ in range(WARM_UP_RUNS):
+            runtime.run(slots.batch(batch))

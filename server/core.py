@@ -245,13 +245,13 @@ class Core:
 
     def on_turn(self, lane: Lane, turn: Turn) -> None:
         """What an engine's thread did. A bug of ours in one frame's answer costs no other frame its own."""
-        try:
+        for answer in turn.answers:
+            answer.frame.camera.owner.deliver(answer)
+        try:  # after the answers, which their credits go with
             for frame in turn.taken:
                 frame.camera.owner.left_slot(frame)
         except Exception:  # credits are late by a frame then, answers are not
             log.exception("a frame's credit was not returned")
-        for answer in turn.answers:
-            answer.frame.camera.owner.deliver(answer)
         if turn.answers:
             lane.statistics.answered(turn.answers, turn.batch_size)
         for request, outcome in turn.outcomes:

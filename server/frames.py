@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.postprocess import Detections
 from protos.monocoque.v1 import camera_pb2
@@ -17,8 +17,7 @@ TORN = "its slot in shared memory was written to before the answer"
 """Reason of a frame whose pixels are a mix of two."""
 
 
-@dataclass(frozen=True)
-class CameraKey:
+class CameraKey(NamedTuple):
     """Names a camera among all streams."""
 
     stream_id: str
@@ -78,7 +77,10 @@ class SharedPixels(Protocol):
         """The frame was answered: its client may write there again."""
 
 
-@dataclass(eq=False)
+_NO_PIXELS = memoryview(b"")
+
+
+@dataclass(eq=False, slots=True)
 class Frame:
     """A frame from receipt to answer.
 
@@ -132,15 +134,14 @@ class Frame:
 
     def take_picture(self, picture: Samples | None) -> None:
         """Its access unit was decoded: keep the picture in its place."""
-        self.pixels = memoryview(b"")
+        self.pixels = _NO_PIXELS
         self.picture = picture
         if self.give_back is not None:
             give_back, self.give_back = self.give_back, None
             give_back()
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of a frame.
 
     Attributes:

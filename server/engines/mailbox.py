@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from server.engines.tensor_request import TensorRequest
 from server.frames import CameraKey, Frame
@@ -20,15 +19,13 @@ HIGHEST_PRIORITY = 8
 """Of requests, and `-HIGHEST_PRIORITY` the lowest: each one used is a queue of its own."""
 
 
-@dataclass(frozen=True)
-class QueueKey:
+class QueueKey(NamedTuple):
     """Names the queue of requests of one priority."""
 
     priority: int
 
 
-@dataclass(frozen=True)
-class SetKey:
+class SetKey(NamedTuple):
     """Names the set of a stream's cameras."""
 
     stream_id: str

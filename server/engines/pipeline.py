@@ -27,7 +27,7 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 LATE_BEFORE_LAUNCH = "past its maximum age before the engine was launched"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
     """A frame in the network input."""
 
@@ -36,7 +36,7 @@ class _Entry:
     damage: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Prepared:
     """A batch whose network input is filled.
 

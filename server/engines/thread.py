@@ -34,7 +34,7 @@ HANDOVER_NS = 300_000
 """Between waking the preparing thread and the start of its work."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Turn:
     """What the event loop is told of a turn.
 
@@ -55,7 +55,7 @@ class Turn:
     memory: MemoryReport | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Work:
     """A turn on its way through the two threads."""
 

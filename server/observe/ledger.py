@@ -17,7 +17,7 @@ STAGE_OF_BOUNDARY = {
 """The stage that ends at each boundary, in the order of a frame's life."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Ledger:
     """The boundaries a frame has passed, in nanoseconds of the server's monotonic clock.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from engine.postprocess import Detections
 from protos.monocoque.v1 import result_pb2 as pb
@@ -129,8 +130,7 @@ class AnswerWriter:
             )
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """An answer with its time.
 
     Attributes:
@@ -157,15 +157,15 @@ def finish(answer: Answer, answered: int, set_number: int = 0, schema_changed: b
     """
     frame = answer.frame
     stages = frame.ledger.stages(answered)
-    ledger = pb.Ledger(
-        received_at_ns=frame.ledger.received,
-        answered_at_ns=answered,
-        transport_uncertainty_ns=None if frame.ledger.sent is None else frame.ledger.uncertainty_ns,
-        **{_LEDGER_FIELDS[stage]: duration_ns for stage, duration_ns in stages.items()},
-    )
+    tail = pb.Result(set_number=set_number, schema_changed=schema_changed)
+    ledger, age = tail.ledger, tail.age  # filled in place: built apart, they would be copied
+    ledger.received_at_ns, ledger.answered_at_ns = frame.ledger.received, answered
+    if frame.ledger.sent is not None:
+        ledger.transport_uncertainty_ns = frame.ledger.uncertainty_ns
+    for stage, duration_ns in stages.items():
+        setattr(ledger, _LEDGER_FIELDS[stage], duration_ns)
     age_ns = answered - (frame.ledger.received if frame.captured is None else frame.captured)
-    age = pb.Age(age_ns=age_ns, uncertainty_ns=frame.uncertainty_ns, lower_bound=frame.captured is None)
-    tail = pb.Result(ledger=ledger, age=age, set_number=set_number, schema_changed=schema_changed)
+    age.age_ns, age.uncertainty_ns, age.lower_bound = age_ns, frame.uncertainty_ns, frame.captured is None
     return Finished(answer.body + tail.SerializeToString(), answered, stages, age_ns)
 
 

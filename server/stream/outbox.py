@@ -46,7 +46,7 @@ class Outbox:
 
     def add_credit(self, camera_id: str) -> None:
         """Give leave to send one more frame."""
-        if not self._credits:
+        if not self._credits and not (self._joins and self._messages):  # else it goes with one that is about to leave
             asyncio.get_running_loop().call_later(CREDIT_DELAY_SECONDS, self._changed.set)
         self._credits[camera_id] = self._credits.get(camera_id, 0) + 1
 

@@ -53,15 +53,13 @@ async def _frames(call: Any, camera_id: str, seconds: float) -> int:  # noqa: AN
     opening = stream_pb2.Open(cameras=[camera], policy=stream_pb2.POLICY_REPLAY, credits_with_results=True)
     await call.write(stream_pb2.StreamFramesRequest(open=opening).SerializeToString())
     await call.read()
-    pixels, answered, sequence, until = bytes(WIDTH * HEIGHT), 0, 0, time.monotonic() + seconds
+    pixels, answered, until = bytes(WIDTH * HEIGHT), 0, time.monotonic() + seconds
+    header = camera_pb2.FrameHeader(camera_id=camera_id, encoding=camera_pb2.ENCODING_GRAY8, width=WIDTH, height=HEIGHT)
+    request = stream_pb2.StreamFramesRequest(frame=header)
 
     async def send() -> None:
-        nonlocal sequence
-        sequence += 1
-        header = camera_pb2.FrameHeader(
-            camera_id=camera_id, sequence=sequence, encoding=camera_pb2.ENCODING_GRAY8, width=WIDTH, height=HEIGHT
-        )
-        await call.write(wire.join(stream_pb2.StreamFramesRequest(frame=header), pixels))
+        request.frame.sequence += 1
+        await call.write(wire.join(request, pixels))
 
     for _ in range(IN_FLIGHT):
         await send()

@@ -58,7 +58,7 @@ async def test_nothing_waits_but_the_freshest_frame_and_every_frame_is_accounted
     cameras = [client.Camera(name, WIDTH, HEIGHT, "rgb8") for name in NAMES]
     statuses: Counter[str] = Counter()
     async with (
-        serving(write_bundle(tmp_path / "bundle"), engine.open, max_frame=f"{WIDTH}x{HEIGHT}") as running,
+        serving(write_bundle(tmp_path / "bundle"), engine.open, max_frame=f"{WIDTH}x{HEIGHT}", overlap="on") as running,
         client.connect(running.addresses.frames) as server,
         server.stream(cameras, shared_memory=shared_memory) as stream,
     ):

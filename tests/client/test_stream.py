@@ -1,4 +1,5 @@
 import asyncio
+import socket
 
 import grpc
 import numpy as np
@@ -169,18 +170,20 @@ async def test_nobody_listening_says_how_to_start_a_server() -> None:
 
 async def test_waiting_for_a_server_that_is_starting() -> None:
     script = Script(well_behaved)
-    async with serving(script) as free:
-        pass
+    with socket.socket() as reserved:  # it does not listen, and keeps others from the port
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
 
-    async def connect() -> str:
-        async with client.connect(free, wait_seconds=30) as server:
-            return (await server.engine()).name
+        async def connect() -> str:
+            async with client.connect(address, wait_seconds=30) as server:
+                return (await server.engine()).name
 
-    connecting = asyncio.create_task(connect())
-    await asyncio.sleep(0.05)
-    server, _ = await listen(script, free)
-    assert await connecting == "scripted"
-    await server.stop(None)
+        connecting = asyncio.create_task(connect())
+        await asyncio.sleep(0.05)
+        server, _ = await listen(script, address)
+        assert await connecting == "scripted"
+        await server.stop(None)
 
 
 async def test_another_grpc_service_is_named_for_what_it_is() -> None:
@@ -356,7 +359,7 @@ async def test_a_server_clock_that_steps_is_counted_and_the_offset_found_anew() 
 
 
 async def test_a_server_behind_a_pulled_cable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.rpc.KEEPALIVE_MS", 300)
+    monkeypatch.setattr("client.rpc.KEEPALIVE_MS", 1000)  # also what a busy machine has for an answer
     script = Script(well_behaved)
     async with (
         serving(script) as direct,

@@ -52,7 +52,7 @@ def test_other_factors_are_near_it_even_for_white_noise(factor: float, bound: fl
     assert error(NOISE, rows, columns) <= others + 0.1
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 90), st.integers(1, 90), st.integers(0, 255))
 def test_an_even_image_stays_even_whatever_the_sizes(
     height: int, width: int, rows: int, columns: int, value: int
@@ -60,7 +60,7 @@ def test_an_even_image_stays_even_whatever_the_sizes(
     assert (shrunk(np.full((height, width, 3), value, np.uint8), rows, columns) == value).all()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(8, 160), st.integers(8, 160), st.integers(8, 60), st.integers(8, 60))
 def test_nothing_is_shifted(height: int, width: int, rows: int, columns: int) -> None:
     """A ramp keeps its middle, and its slope turned round gives the same picture turned round."""

@@ -28,7 +28,7 @@ def tree(path: Path) -> dict[str, bytes]:
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_flipped_byte_of_a_directory_is_found_and_its_file_named(directory: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(tree(directory))))
@@ -48,7 +48,7 @@ def test_any_flipped_byte_of_a_directory_is_found_and_its_file_named(directory: 
     assert any(candidate in str(caught.value) for candidate in named)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_any_flipped_byte_of_an_archive_is_found_and_a_file_named(archive: Path, data: st.DataObject) -> None:
     intact = archive.read_bytes()

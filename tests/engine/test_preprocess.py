@@ -48,7 +48,7 @@ def test_boxes_come_back_to_where_they_were(
     np.testing.assert_allclose(back, boxes, atol=1e-3 * max(frame_width, frame_height), rtol=1e-4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(40, 700),
     st.integers(40, 700),
@@ -145,7 +145,7 @@ def test_stretch_covers_everything() -> None:
     assert (placement.scale_x, placement.scale_y) == (64 / 400, 48 / 100)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),

@@ -31,7 +31,7 @@ requests = st.builds(stream_pb2.StreamFramesRequest, frame=headers, slot=handles
 
 
 @given(request=requests, pixels=st.binary(max_size=5000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_joined_is_split_the_same_and_is_plain_protobuf(
     request: stream_pb2.StreamFramesRequest, pixels: bytes
 ) -> None:
@@ -43,7 +43,7 @@ def test_what_is_joined_is_split_the_same_and_is_plain_protobuf(
 
 
 @given(message=st.binary(max_size=300))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_any_bytes_are_a_message_or_a_decode_error(message: bytes) -> None:
     with contextlib.suppress(DecodeError):
         request, pixels = wire.split(message)
@@ -52,7 +52,7 @@ def test_any_bytes_are_a_message_or_a_decode_error(message: bytes) -> None:
 
 
 @given(request=requests, pixels=st.binary(max_size=300), data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_damaged_message_is_another_one_or_a_decode_error(
     request: stream_pb2.StreamFramesRequest, pixels: bytes, data: st.DataObject
 ) -> None:

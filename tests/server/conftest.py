@@ -181,7 +181,18 @@ class Running:
 async def serving(
     bundle: Path, open_runtime: OpenRuntime | None = None, host: HostClock | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
+    """A server in this process, ready.
+
+    Args:
+        bundle: What it serves.
+        open_runtime: Opens the engine of a test. Nothing is then prepared ahead unless `overlap="on"` is said: whether
+            it is depends on how fast the machine is at the moment, and a test that holds its engine counts what waits.
+        host: Its clocks; None means this host's.
+        settings: What differs from a small server's.
+    """
     fields = {"port": 0, "metrics_port": 0, "max_frame": "128x128", "threads": 1, "drain_seconds": 5} | settings
+    if open_runtime is not None:
+        fields.setdefault("overlap", "off")
     server = Server(Settings(bundle=bundle, **fields), open_runtime, host)
     addresses = await server.start()
     try:

@@ -101,7 +101,7 @@ async def replay_that_waits(running: Running, engine: Engine) -> tuple[RawStream
 
 
 async def test_a_replay_that_waits_for_room_is_let_go(bundle_path: Path, engine: Engine) -> None:
-    async with serving(bundle_path, engine.open, overlap="off") as running:  # on, another frame may be taken ahead
+    async with serving(bundle_path, engine.open) as running:
         stream, last = await replay_that_waits(running, engine)
         stopping = asyncio.ensure_future(running.server.stop())
         refused = (await stream.results(1))[0]
@@ -115,7 +115,7 @@ async def test_a_replay_that_waits_for_room_is_let_go(bundle_path: Path, engine:
 
 
 async def test_a_replay_whose_engine_is_unloaded_is_let_go(bundle_path: Path, engine: Engine) -> None:
-    async with serving(bundle_path, engine.open, overlap="off") as running:
+    async with serving(bundle_path, engine.open) as running:
         stream, last = await replay_that_waits(running, engine)
         unloading = asyncio.ensure_future(running.server.catalogue.unload("quarters"))
         results = await stream.results(last)

@@ -48,7 +48,7 @@ def test_the_engine_sees_the_picture(encoding: int, resize: str, color: str, siz
     assert np.percentile(difference, 99.9) < 25  # an offset of a pixel, or channels in another order, is far more
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     encoding=st.sampled_from([encoding for encoding in STILL if encoding not in (pb.ENCODING_JPEG, pb.ENCODING_PNG)]),
     half_width=st.integers(2, 40),
@@ -75,7 +75,7 @@ def test_padding_of_rows_changes_nothing(
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     encoding=st.sampled_from(STILL),
     half_width=st.integers(2, 25),

@@ -79,7 +79,7 @@ def test_damaged_frames_give_a_picture_or_a_reason_and_no_growth(encoding: int) 
     assert resident_bytes() - before < GROWTH_BYTES
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(encoding=st.sampled_from(sorted(ENCODINGS)), data=st.binary(max_size=2000))
 def test_invented_frames_give_a_picture_or_a_reason(encoding: int, data: bytes) -> None:
     start = {

@@ -73,7 +73,7 @@ async def test_no_frame_is_lost_whenever_the_new_engine_fails(
 ) -> None:
     new = write_bundle(tmp_path / "new", version="2.0")
     engines = Engines(fails_at)
-    async with serving(bundle_path, engines.open) as running:
+    async with serving(bundle_path, engines.open, overlap="on") as running:
         stream = await open_with(running, policy)
         stop = asyncio.Event()
         flow = asyncio.ensure_future(flowing(stream, stop))

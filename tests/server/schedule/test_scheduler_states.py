@@ -169,4 +169,4 @@ class EveryFrameLeavesOnce(RuleBasedStateMachine):
 
 
 TestEveryFrameLeavesOnce = EveryFrameLeavesOnce.TestCase
-TestEveryFrameLeavesOnce.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestEveryFrameLeavesOnce.settings = settings(max_examples=100, stateful_step_count=40)

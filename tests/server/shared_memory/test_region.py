@@ -126,4 +126,4 @@ class Slots(RuleBasedStateMachine):
 
 
 TestSlots = Slots.TestCase
-TestSlots.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSlots.settings = settings(max_examples=60, stateful_step_count=25)

@@ -49,7 +49,7 @@ def bundle(bundle_path: Path) -> Bundle:
     return Bundle.open(bundle_path)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(request=opens)
 def test_an_open_is_within_the_limits_or_refused(bundle: Bundle, request: stream_pb2.Open) -> None:
     with contextlib.suppress(StreamEnded):
@@ -67,7 +67,7 @@ def test_an_open_is_within_the_limits_or_refused(bundle: Bundle, request: stream
             assert reserved == slots_layout(request.cameras, slots_of(request))[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(request=opens, data=st.data())
 def test_a_damaged_open_is_another_one_or_a_decode_error(request: stream_pb2.Open, data: st.DataObject) -> None:
     message = bytearray(stream_pb2.StreamFramesRequest(open=request).SerializeToString())

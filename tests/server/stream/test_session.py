@@ -97,7 +97,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(steps=steps, replay=st.booleans(), ending=st.sampled_from(["finished", "vanished", "drained"]))
 def test_every_frame_is_accounted_for_exactly_once(steps: list[tuple[Any, ...]], replay: bool, ending: str) -> None:
     async def run() -> None:

@@ -108,7 +108,10 @@ async def test_replay_computes_every_frame_in_order_and_holds_the_client_back(ru
     assert stream.credits == {"front": depth + 3}
 
 
-async def test_each_frame_is_answered_exactly_once_whatever_happens(running: Running, engine: Engine) -> None:
+@pytest.mark.parametrize("overlap", ["off", "on"])
+async def test_each_frame_is_answered_exactly_once_whatever_happens(
+    bundle_path: Path, engine: Engine, overlap: str
+) -> None:
     launches = 0
 
     def now_and_then() -> None:
@@ -118,13 +121,14 @@ async def test_each_frame_is_answered_exactly_once_whatever_happens(running: Run
 
     engine.on_launch = now_and_then
     names = ["front", "left", "right"]
-    stream = running.stream()
-    await stream.open([camera(name) for name in names])
-    sent = {(name, sequence) for name in names for sequence in range(40)}
-    for name, sequence in sorted(sent, key=lambda item: item[1]):
-        wrong = sequence % 7 == 3
-        await stream.send(frame(sequence, name, data=b"short" if wrong else None))
-    results = await stream.finish()
+    async with serving(bundle_path, engine.open, overlap=overlap) as running:
+        stream = running.stream()
+        await stream.open([camera(name) for name in names])
+        sent = {(name, sequence) for name in names for sequence in range(40)}
+        for name, sequence in sorted(sent, key=lambda item: item[1]):
+            wrong = sequence % 7 == 3
+            await stream.send(frame(sequence, name, data=b"short" if wrong else None))
+        results = await stream.finish()
     assert sorted((result.camera_id, result.sequence) for result in results) == sorted(sent)
     for name in names:
         own = [result for result in results if result.camera_id == name]

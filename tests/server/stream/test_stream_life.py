@@ -98,7 +98,7 @@ async def test_a_stream_that_is_refused_takes_nothing_over(running: Running) -> 
 
 
 async def test_a_half_open_connection_is_found_by_keepalive(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_options, "KEEPALIVE_MS", 300)
+    monkeypatch.setattr(grpc_options, "KEEPALIVE_MS", 1000)  # half of it is what a busy machine has for an answer
     async with (
         serving(bundle_path) as running,
         undisturbed(running),

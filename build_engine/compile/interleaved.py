@@ -111,12 +111,18 @@ def ratio(times: Times, other: Times) -> Ratio:
     ratios = np.sort(times / other)
     count = len(ratios)
     # The median lies between the k-th smallest and the k-th largest but for 2 P(Binomial(count, 1/2) < k).
-    outside, rank = 0.0, 0
-    while rank < count // 2 and 2 * (outside + math.comb(count, rank) / 2**count) <= 0.05:
-        outside += math.comb(count, rank) / 2**count
+    outside, rank = _probability(count, 0), 0
+    while rank < count // 2 and 2 * outside <= 0.05:
         rank += 1
+        outside += _probability(count, rank)
     low, high = (ratios[rank - 1], ratios[count - rank]) if rank else (-math.inf, math.inf)
     return Ratio(float(np.median(ratios)), float(low), float(high), count)
+
+
+def _probability(count: int, successes: int) -> float:
+    """Of so many successes in fair tosses. By logarithms: a small network is timed in ten thousands of rounds."""
+    log_ways = math.lgamma(count + 1) - math.lgamma(successes + 1) - math.lgamma(count - successes + 1)
+    return math.exp(log_ways - count * math.log(2))
 
 
 def latencies(

@@ -34,5 +34,12 @@ def test_the_interval_of_the_median_is_that_of_the_sign_test() -> None:
     assert (found.low, found.median, found.high) == (2, 6, 10)
 
 
+@pytest.mark.parametrize(("rounds", "rank"), [(7, 1), (41, 14), (200, 86), (20_000, 9861)])
+def test_the_interval_narrows_with_the_rounds(rounds: int, rank: int) -> None:
+    """Ranks of the exact sign test, those of published tables among them."""
+    found = ratio(np.arange(1.0, rounds + 1), np.ones(rounds))
+    assert (found.low, found.high) == (rank, rounds + 1 - rank)
+
+
 def test_too_few_rounds_prove_nothing() -> None:
     assert not ratio(np.full(5, 0.1), np.ones(5)).is_faster

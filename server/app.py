@@ -196,6 +196,7 @@ class Server:
             await asyncio.sleep(0.01)
         for session in list(self.core.sessions):
             session.refuse_waiting("the server is shutting down")
+        self.catalogue.give_up()
         self.core.audience.finish()
         self.core.state.finish()
         await self._stack.aclose()

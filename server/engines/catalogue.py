@@ -76,7 +76,7 @@ class EngineCatalogue:
         if self._repository is not None and not self._repository.is_dir():
             raise StartFailed(f"no directory at {self._repository}", remedy="check --repository")
         for path in (*paths, *_bundle_paths(self._repository)):
-            bundle = await asyncio.wrap_future(in_background(Bundle.open, path))
+            bundle = await self._verified(path)
             await self._open_lane(bundle)
 
     @property
@@ -132,7 +132,7 @@ class EngineCatalogue:
             StartFailed: It does not compute what it did when it was built.
         """
         async with self._busy:
-            bundle = await asyncio.wrap_future(in_background(Bundle.open, await self._path_of(name, version)))
+            bundle = await self._verified(await self._path_of(name, version))
             manifest = bundle.manifest
             for lane in self._lanes:
                 if (lane.name, lane.version) == (manifest.name, manifest.version):
@@ -165,7 +165,7 @@ class EngineCatalogue:
         async with self._busy:
             lane = self.find(name, version)
             old = lane.served
-            bundle = await asyncio.wrap_future(in_background(Bundle.open, path or old.bundle.path))
+            bundle = await self._verified(path or old.bundle.path)
             if bundle.digest == old.bundle.digest and lane.state is EngineState.READY:
                 return lane, old
             taken = [other for other in self._lanes if other is not lane and other.name == lane.name]
@@ -195,10 +195,25 @@ class EngineCatalogue:
                 if lane.name == name and version in ("", lane.version):
                     await self._unload(lane)
 
+    @property
+    def opening(self) -> Sequence[str]:
+        """The engines and bundles that are being opened now."""
+        return self._host.openings.names
+
+    def give_up(self) -> None:
+        """Wait for nothing any more that is being opened, or would be: whoever waits is told `Draining`."""
+        self._host.openings.give_up()
+
     async def close(self) -> None:
-        """Stop serving."""
+        """Stop serving. What is being opened is not waited for."""
+        self.give_up()
         for lane in self._lanes:
             await lane.close()
+
+    async def _verified(self, path: Path) -> Bundle:
+        """Open a bundle: every byte of it is read."""
+        openings = self._host.openings
+        return await openings.result(openings.begin(str(path), in_background(Bundle.open, path)))
 
     async def _unload(self, lane: Lane) -> None:
         self._lanes.remove(lane)

@@ -17,7 +17,7 @@ from server.engines.mailbox import Mailbox
 from server.engines.opening import EngineHost, OpenEngine, open_engine
 from server.engines.supervision import Backoff, ProcessWatch
 from server.engines.thread import EngineThread, Turn
-from server.errors import ServerError
+from server.errors import Draining, ServerError
 from server.host.tuning import run_first
 
 log = logging.getLogger("monocoque.engine")
@@ -94,6 +94,7 @@ class Instances:
         Raises:
             EngineError: One cannot be loaded.
             StartFailed: One does not compute what it did when the bundle was built.
+            Draining: The server ends, and does not wait for it.
         """
         try:
             for _ in range(self._host.instances):
@@ -197,6 +198,8 @@ class Instances:
             self._owner.reopening(self)
             try:
                 opened = await self._open_one()
+            except Draining:
+                return
             except Exception as error:
                 if not isinstance(error, (EngineError, ServerError)):
                     log.exception("%s could not be opened again", self._name)
@@ -225,8 +228,12 @@ class Instances:
         self._retired.discard(old)
 
     async def _open_one(self) -> tuple[EngineThread, OpenEngine]:
-        """An engine on a thread of its own, which takes no turn yet."""
+        """An engine on a thread of its own, which takes no turn yet.
+
+        The thread outlives this only where the server ends meanwhile; it then takes no turn, and ends once it could.
+        """
         host = self._host
+        host.openings.check()
         thread = EngineThread(next(_numbers), self._mailbox, self._report, host.died, host.clock)
 
         def on_thread(stack: contextlib.ExitStack) -> OpenEngine:
@@ -234,11 +241,13 @@ class Instances:
                 run_first(host.realtime_priority)
             return open_engine(self._bundle, host, stack)
 
+        opened = host.openings.begin(self._name, thread.open(on_thread))
         try:
-            return thread, await asyncio.wrap_future(thread.open(on_thread))
+            return thread, await host.openings.result(opened)
         except BaseException:
             thread.stop()
-            await asyncio.to_thread(thread.join)
+            if await host.openings.finished(opened):
+                await asyncio.to_thread(thread.join)
             raise
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from engine.process import WorkerRuntime
 from engine.reference import check_reference
 from engine.runtime import MemoryReport, Runtime, RuntimeDescription
 from engine.slots import RegionTable
+from server.engines.openings import Openings
 from server.engines.pipeline import Pipeline
 from server.engines.served_engine import ServedEngine, takes_frames
 from server.engines.tensor_pipeline import TensorPipeline
@@ -51,6 +52,7 @@ class EngineHost:
         clock: Monotonic clock in nanoseconds.
         process: The server's own memory.
         died: Told that an engine's thread ended on its own; on that thread.
+        openings: What is being opened.
     """
 
     open_runtime: OpenRuntime
@@ -63,6 +65,7 @@ class EngineHost:
     clock: Callable[[], int]
     process: ProcessMemory
     died: Callable[[], None]
+    openings: Openings = field(default_factory=Openings)
 
 
 @dataclass(frozen=True)

@@ -214,13 +214,13 @@ def test_it_dies_with_its_parent(bundle: Bundle) -> None:
         assert Path(f"/proc/{pid}").exists()
         parent.kill()
     for _ in range(6000):
-        if not _runs(pid):
+        if not runs(pid):
             return
         time.sleep(0.01)
     pytest.fail(f"process {pid} outlived its parent")
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

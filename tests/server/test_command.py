@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -31,21 +31,30 @@ Start = Callable[..., "Process"]
 
 
 class Process:
-    """A server in a process of its own."""
+    """A server in a process of its own.
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-W", "error", "-m", "server", *arguments]
+    Args:
+        arguments: Of `python -m server`.
+        program: What is run instead.
+    """
+
+    def __init__(self, *arguments: str, program: Sequence[str] = ("-m", "server")) -> None:
+        command = [sys.executable, "-W", "error", *program, *arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.said = ""
 
     def address(self) -> str:
         """Wait until it serves."""
+        return self.until(r"serving .* at (\S+), metrics at")[1]
+
+    def until(self, words: str) -> re.Match[str]:
+        """Wait until it says something."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said += line
-            if found := re.search(r"serving .* at (\S+), metrics at (\S+)", line):
-                return found[1]
-        raise AssertionError(f"it did not start: {self.said}")
+            if found := re.search(words, line):
+                return found
+        raise AssertionError(f"it never said {words!r}: {self.said}")
 
     def end(self) -> tuple[int, str]:
         """Wait for its end; returns the exit code and all it said."""
@@ -57,8 +66,8 @@ class Process:
 def start() -> Iterator[Start]:
     processes: list[Process] = []
 
-    def begin(*arguments: str) -> Process:
-        processes.append(Process(*arguments))
+    def begin(*arguments: str, **how: Sequence[str]) -> Process:
+        processes.append(Process(*arguments, **how))
         return processes[-1]
 
     yield begin

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -175,6 +176,14 @@ class Running:
                 return
             await asyncio.sleep(0.001)
         raise AssertionError("what was waited for did not happen")
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Warnings and errors that were logged, without what gRPC says of calls of an earlier test, whose loop is gone."""
+    said = (
+        f"{record.getMessage()} {record.exc_info}" for record in caplog.records if record.levelno >= logging.WARNING
+    )
+    return [message for message in said if "Event loop is closed" not in message]
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import itertools
-import logging
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import pytest
 from protos.monocoque.v1 import camera_pb2, stream_pb2
 from protos.monocoque.v1 import result_pb2 as pb
 from server.shared_memory.region import BorrowedSlot
-from tests.server.conftest import Engine, Running, serving
+from tests.server.conftest import Engine, Running, complaints, serving
 from tests.server.raw_client import camera, frame, pixels
 from tests.server.shared_memory.raw_slots import sharing
 
@@ -286,4 +285,4 @@ async def test_a_frame_that_comes_while_its_stream_is_taken_over_is_no_surprise(
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await slots.hand(3, "front", 2, 0, 6144)
             await new.finish()
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert complaints(caplog) == []

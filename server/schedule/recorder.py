@@ -13,7 +13,8 @@ from typing import Any, Generic, TextIO
 
 from server.errors import StartFailed
 from server.schedule.batching import LatencyCurve
-from server.schedule.scheduler import Item, Key, Scheduler, Selection
+from server.schedule.ranking import Item, Key
+from server.schedule.scheduler import Scheduler, Selection
 
 BUFFER_BYTES = 1 << 20
 

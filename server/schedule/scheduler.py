@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic
 
 from server.schedule.batching import LatencyCurve
-from server.schedule.sets import Gatherable, Gatherer
-
-STARVING_ROUNDS = 3
-"""A source that was passed over this often per source goes first, whatever its priority and weight. With S sources and
-batches of one, a waiting source is so served within `(STARVING_ROUNDS + 1) * S` turns."""
-NEVER_SERVED_NS = 1 << 62
-"""What the first frame of a source is worth."""
-COST_OF_WAITING = 2
-"""What a nanosecond in the slot takes from a frame's worth, against one of news. More makes the oldest frames that are
-computed a little younger, and a camera's results less regular."""
-
-
-class Schedulable(Protocol):
-    """What the scheduler needs to know of a frame."""
-
-    @property
-    def deadline_ns(self) -> int | None:
-        """Monotonic time after which an answer is of no use; None means never."""
-
-
-class Waiting(Gatherable, Schedulable, Protocol):
-    """What waits in a scheduler: a frame, or a request, which is never in a set."""
-
-
-Key = TypeVar("Key", bound=Hashable)
-Item = TypeVar("Item", bound=Waiting)
+from server.schedule.ranking import Item, Key, Schedulable, Source, in_order
+from server.schedule.sets import Gatherer
 
 
 @dataclass
@@ -53,43 +28,6 @@ class Selection(Generic[Key, Item]):
     keys: list[Key]
 
 
-@dataclass
-class _Source(Generic[Key, Item]):
-    """A camera, a queue of requests, or the cameras of a set.
-
-    What waits are groups of frames: one frame, or a set. The first group may have been begun, in a batch that could
-    not take all of it; it is not replaced then, and goes on before any other source. `came_ns` is when the newest group
-    came, `known_ns` when the one came that was served last, or, in a queue, when that was served.
-    """
-
-    depth: int
-    replaces: bool
-    priority: int
-    weight: int
-    alone: bool
-    gatherer: Gatherer[Key, Item] | None = None
-    waiting: deque[list[Item]] = field(default_factory=deque)
-    begun: bool = False
-    came_ns: int = 0
-    known_ns: int | None = None
-    served_turn: int = -1
-    passed_over: int = 0
-    worker: int | None = None
-    in_flight: int = 0
-    taken_at_ns: int = 0
-
-    def is_for(self, worker: int) -> bool:
-        """Whether it has a frame that a worker may take."""
-        return bool(self.waiting) and (self.in_flight == 0 or self.worker == worker)
-
-    def worth_ns(self, now_ns: int) -> int:
-        """What serving it now is worth: what its next group tells that is news, less what that has lost by waiting."""
-        if self.known_ns is None:
-            return NEVER_SERVED_NS
-        came_ns = self.came_ns if self.replaces else now_ns  # in a queue, order counts and freshness does not
-        return self.weight * (came_ns - self.known_ns) - COST_OF_WAITING * (now_ns - came_ns)
-
-
 class Scheduler(Generic[Key, Item]):
     """The frames that wait, and the order in which their sources are served.
 
@@ -98,6 +36,9 @@ class Scheduler(Generic[Key, Item]):
     which is what serving it takes off the age of what is known of its camera (serving the oldest knowledge first is
     optimal where all frames come at one time: Sun, Uysal-Biyikoglu and Kompella, arXiv 1801.02394), less what it has
     aged in its slot: a camera whose frame is stale is left alone until its next one has come.
+    Of live cameras of one weight that are worth about as much, to within the first one's news over the number of
+    sources, the one served last goes first: its frame is the freshest of them, and cameras whose frames come at one
+    time take turns in being the last.
     The memory it holds is bounded by the depths of its sources.
 
     Several workers may take turns. A source whose frame one worker has is not served by another, so results of a
@@ -105,7 +46,7 @@ class Scheduler(Generic[Key, Item]):
     """
 
     def __init__(self) -> None:
-        self._sources: dict[Key, _Source[Key, Item]] = {}
+        self._sources: dict[Key, Source[Key, Item]] = {}
         self._source_of: dict[Key, Key] = {}
         """Of a camera, where its frames wait: itself, or its set."""
         self._turn = 0
@@ -123,7 +64,7 @@ class Scheduler(Generic[Key, Item]):
             weight: About its share of the turns among sources of its priority that always have a frame waiting.
             alone: Whether its frames go into batches of their own.
         """
-        self._sources[key] = _Source(1 if replaces else depth, replaces, priority, weight, alone)
+        self._sources[key] = Source(1 if replaces else depth, replaces, priority, weight, alone)
         self._source_of[key] = key
 
     def add_set(
@@ -152,7 +93,7 @@ class Scheduler(Generic[Key, Item]):
         """
         gatherer: Gatherer[Key, Item] = Gatherer(cameras, tolerance_ns, keeps_all=not replaces)
         gatherer.lead_ns = lead_ns
-        source = _Source(1 if replaces else depth, replaces, priority, weight, alone=True, gatherer=gatherer)
+        source = Source(1 if replaces else depth, replaces, priority, weight, alone=True, gatherer=gatherer)
         self._sources[key] = source
         for camera in cameras:
             self._source_of[camera] = key
@@ -230,11 +171,10 @@ class Scheduler(Generic[Key, Item]):
         self._turn += 1
         stale = self._close_due(now_ns)
         late: list[Item] = []
-        ready: list[tuple[Key, _Source[Key, Item]]] = []
+        ready: list[tuple[Key, Source[Key, Item]]] = []
         servable = [entry for entry in self._sources.items() if entry[1].is_for(worker)]
         if len(servable) > 1:
-            starving = STARVING_ROUNDS * len(self._sources)
-            servable.sort(key=lambda entry: _rank(entry[1], now_ns, starving))
+            servable = in_order(servable, now_ns, len(self._sources))
         for key, source in servable:
             late += _shed(source, now_ns)
             if source.waiting:
@@ -298,7 +238,7 @@ class Scheduler(Generic[Key, Item]):
         return bool(self._sources)
 
     @staticmethod
-    def _wait(source: _Source[Key, Item], group: list[Item], now_ns: int) -> list[Item]:
+    def _wait(source: Source[Key, Item], group: list[Item], now_ns: int) -> list[Item]:
         """Let a group wait; returns the frames it replaced."""
         source.came_ns = now_ns
         replaced: list[Item] = []
@@ -319,7 +259,7 @@ class Scheduler(Generic[Key, Item]):
     def _size(items: Sequence[Item], now_ns: int, curve: LatencyCurve | None) -> int:
         return len(items) if curve is None else curve.best([item.deadline_ns for item in items], now_ns)
 
-    def _serve(self, source: _Source[Key, Item], count: int, worker: int, now_ns: int) -> list[Item]:
+    def _serve(self, source: Source[Key, Item], count: int, worker: int, now_ns: int) -> list[Item]:
         """Take frames out of a source's first group."""
         source.served_turn = self._turn
         source.passed_over = 0
@@ -341,7 +281,7 @@ def is_late(item: Schedulable, now_ns: int) -> bool:
     return item.deadline_ns is not None and now_ns > item.deadline_ns
 
 
-def _shed(source: _Source[Key, Item], now_ns: int) -> list[Item]:
+def _shed(source: Source[Key, Item], now_ns: int) -> list[Item]:
     """Take the late frames out of the group that a source would be served with."""
     late: list[Item] = []
     while source.waiting:
@@ -355,9 +295,3 @@ def _shed(source: _Source[Key, Item], now_ns: int) -> list[Item]:
         source.waiting.popleft()
         source.begun = False
     return late
-
-
-def _rank(source: _Source[Any, Any], now_ns: int, starving: int) -> tuple[bool, int, int, int, int, int]:
-    starved = source.passed_over if source.passed_over >= starving else 0
-    worth_ns = source.worth_ns(now_ns)
-    return (not source.begun, -starved, -source.priority, -worth_ns, -source.weight, source.served_turn)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import statistics
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.schedule.batching import LatencyCurve, measure
-from server.schedule.scheduler import STARVING_ROUNDS, Scheduler, is_late
+from server.schedule.ranking import STARVING_ROUNDS
+from server.schedule.scheduler import Scheduler, is_late
 from server.schedule.sets import FrameSet
 
 
@@ -210,6 +212,30 @@ def test_under_overload_frames_are_younger_than_in_turns_and_nobody_is_left_out(
     assert statistics.mean(by_worth) < 0.75 * statistics.mean(in_turns)
     assert percentile(by_worth, 99) < percentile(in_turns, 99)
     assert min(counts) > 0.8 * max(counts)
+
+
+@pytest.mark.parametrize("apart_ns", [20, 100, 300])
+def test_cameras_whose_frames_come_at_one_time_take_turns_in_being_the_last(apart_ns: int) -> None:
+    """Six shutters that open together, and an engine with time for all: in a fixed order, one waits for the rest."""
+    scheduler: Scheduler[int, Item] = Scheduler()
+    for camera in range(CAMERAS):
+        scheduler.add_camera(camera, replaces=True, depth=1, priority=0)
+    ages: list[list[int]] = [[] for _ in range(CAMERAS)]
+    for period in range(100):
+        opened = period * 3 * CAMERAS * ENGINE_NS
+        due = deque((opened + camera * apart_ns, camera) for camera in range(CAMERAS))
+        now = opened
+        for _ in range(CAMERAS):
+            while due and due[0][0] <= now:
+                at, camera = due.popleft()
+                scheduler.offer(camera, Item(str(camera), period), at)
+            (item,) = scheduler.take(now, 1).batch
+            now += ENGINE_NS
+            ages[int(item.camera)].append(now - opened)
+    assert set(ages[0]) == {ENGINE_NS}  # it comes first, and nothing else is there yet
+    means = [statistics.mean(one[4:]) for one in ages[1:]]
+    assert min(means) > 0.85 * max(means)
+    assert max(max(one) for one in ages) == CAMERAS * ENGINE_NS
 
 
 def test_a_camera_is_served_by_one_worker_at_a_time() -> None:

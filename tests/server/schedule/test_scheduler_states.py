@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from server.schedule.batching import LatencyCurve
-from server.schedule.scheduler import STARVING_ROUNDS, Scheduler, Selection, is_late
+from server.schedule.ranking import STARVING_ROUNDS
+from server.schedule.scheduler import Scheduler, Selection, is_late
 from tests.server.schedule.test_scheduler import Item
 
 LIVE, REPLAY = ("a", "b"), ("c", "d")

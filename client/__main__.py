@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from client.arguments import count, not_negative, quality, rate, whole
 from client.bench.arguments import add_bench
 from client.bench.command import bench
 from client.command_engine import engine
@@ -110,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print JSON, and nothing else, to standard output")
     waiting = argparse.ArgumentParser(add_help=False)
     waiting.add_argument(
-        "--wait", type=_seconds, default=0.0, metavar="SECONDS", help="how long to wait for a server that is starting"
+        "--wait",
+        type=not_negative,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to wait for a server that is starting",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -137,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         "_rggb12, _rggb12p (packed), _rggb16; h264, h265 (need `pip install 'monocoque[video]'`; video files of that "
         "encoding are sent as they are) (%(default)s)",
     )
-    streaming.add_argument("--quality", type=_quality, default=90, help="of JPEG, 1 to 100 (%(default)s)")
+    streaming.add_argument("--quality", type=quality, default=90, help="of JPEG, 1 to 100 (%(default)s)")
     streaming.add_argument(
         "--policy",
         choices=("live", "replay"),
@@ -145,15 +150,15 @@ def _parser() -> argparse.ArgumentParser:
         help="live: the freshest frame of each camera; replay: every frame, in order (%(default)s)",
     )
     streaming.add_argument(
-        "--fps", type=_rate, help="frames per second of each camera (the source's own, else 10; replay: unlimited)"
+        "--fps", type=rate, help="frames per second of each camera (the source's own, else 10; replay: unlimited)"
     )
     streaming.add_argument(
-        "--duration", type=_seconds, metavar="SECONDS", help="stop after this time, from the first frame"
+        "--duration", type=not_negative, metavar="SECONDS", help="stop after this time, from the first frame"
     )
     streaming.add_argument("--loop", action="store_true", help="begin again after the last frame")
     streaming.add_argument(
         "--max-age-ms",
-        type=_seconds,
+        type=not_negative,
         default=0.0,
         metavar="MS",
         help="age at which an answer is of no use; such frames come back LATE (0: none)",
@@ -161,10 +166,10 @@ def _parser() -> argparse.ArgumentParser:
     streaming.add_argument(
         "--shared-memory", action="store_true", help="through memory that the server shares: for a server on this host"
     )
-    streaming.add_argument("--priority", type=int, default=0, help="higher is served first (%(default)s)")
+    streaming.add_argument("--priority", type=whole, default=0, help="higher is served first (%(default)s)")
     streaming.add_argument(
         "--utc-error-us",
-        type=_seconds,
+        type=not_negative,
         metavar="US",
         help="stamp frames with UTC, kept by PTP or NTP within this error, instead of the monotonic clock",
     )
@@ -174,13 +179,23 @@ def _parser() -> argparse.ArgumentParser:
     streaming.add_argument("--save-video", type=Path, metavar="FILE.mp4", help="write an annotated video")
 
     watching = commands.add_parser(
-        "watch", parents=[common], help="show the newest results of all streams", description=watch.__doc__
+        "watch",
+        parents=[common],
+        help="show the newest results of all streams",
+        description="Follow the results of everybody's streams: the newest of each camera, until Ctrl-C. A watcher "
+        "that is slow misses results, and is told how many; no stream waits for it. Cameras may come later.",
     )
     watching.add_argument("camera", nargs="*", help="cameras to follow (all)")
-    watching.add_argument("--count", type=int, metavar="N", help="stop after N results")
+    watching.add_argument("--count", type=count, metavar="N", help="stop after N results")
 
     add_bench(commands, [server, waiting])
-    commands.add_parser("engine", parents=[common, waiting], help="show which engine is served")
+    commands.add_parser(
+        "engine",
+        parents=[common, waiting],
+        help="show which engine is served",
+        description="Show the engine that a stream gets unless it asks for another: its digest, what runs it, labels, "
+        "inputs, outputs and memory. `state` shows all engines.",
+    )
     following = commands.add_parser(
         "state",
         parents=[common, waiting],
@@ -191,27 +206,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     following.add_argument("--follow", action="store_true", help="go on with every change, until the server ends")
     return parser
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not a rate between 0 and 1000 frames per second")
-    return value
-
-
-def _quality(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
-    return value
 
 
 if __name__ == "__main__":

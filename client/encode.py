@@ -7,7 +7,7 @@ import numpy as np
 
 from client.encode_video import VideoEncoder
 from client.errors import FrameInvalid
-from client.frames import Encoding, Image
+from client.frames import ENCODINGS, Encoding, Image
 
 _EVEN_SIDES = ("nv12", "bayer_rggb8", "bayer_rggb12", "bayer_rggb12p", "bayer_rggb16")
 
@@ -29,7 +29,11 @@ def encode(image: Image, encoding: Encoding, quality: int = 90) -> Image:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise FrameInvalid(f"an image is (H, W, 3) uint8, this is {image.shape} {image.dtype}")
+    if encoding not in ENCODINGS:
+        raise FrameInvalid(f"encoding {encoding!r} is not one of {', '.join(ENCODINGS)}")
     height, width = image.shape[:2]
+    if height < 1 or width < 1:
+        raise FrameInvalid(f"an image of {width}x{height} has no pixels")
     if (encoding == "yuyv" and width % 2) or (encoding in _EVEN_SIDES and (width % 2 or height % 2)):
         raise FrameInvalid(f"{encoding} needs even sizes, the image is {width}x{height}")
     if encoding == "rgb8":

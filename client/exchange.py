@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -150,8 +149,7 @@ class Exchange:
 
     async def _write(self, call: FrameCall) -> None:
         """Hand frames to gRPC as credits allow, one at a time."""
-        # When the call fails, the reader sees why.
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        try:
             while not self.ended:
                 if self._probe_due:
                     self._probe_due = False
@@ -168,6 +166,11 @@ class Exchange:
                     return
                 else:
                     await self._to_send.wait()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # when the call fails, the reader sees why
+        except Exception as error:  # no frame leaves any more: nobody may wait for its answer
+            self.end(ClientError(f"a frame cannot be sent: {type(error).__name__}: {error}"))
+            call.cancel()
 
     def _messages(self, camera_id: str, waiting: Waiting, dropped: int) -> Iterator[bytes]:
         """A frame on the wire; from the first message on it is in flight."""

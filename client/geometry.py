@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.errors import FrameInvalid
-from client.frames import ENCODINGS, Camera, Encoding, Frame
+from client.frames import ENCODINGS, Camera, ColorMatrix, ColorRange, Encoding, Frame
 
 CAMERA_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What a camera may be called."""
@@ -26,6 +26,10 @@ COMPRESSED_START: dict[Encoding, bytes] = {
 }
 """What compressed frames begin with."""
 
+_COLOR_CHOICES: dict[str, tuple[str, ...]] = {
+    "color_matrix": get_args(ColorMatrix),
+    "color_range": get_args(ColorRange),
+}
 _EVEN_WIDTH = {"nv12", "yuyv", "bayer_rggb8", "bayer_rggb12", "bayer_rggb12p", "bayer_rggb16"}
 _EVEN_HEIGHT = _EVEN_WIDTH - {"yuyv"}
 
@@ -79,13 +83,16 @@ def checked_pixels(camera: Camera, frame: Frame) -> memoryview:
         FrameInvalid: They are not a frame of this camera.
     """
     where = f"frame of camera {camera.id}"
-    if frame.capture_time_ns is not None and not -(2**63) <= frame.capture_time_ns < 2**63:
-        raise FrameInvalid(f"{where}: capture time {frame.capture_time_ns} does not fit 64 bits; it is in nanoseconds")
-    if frame.max_age_ns is not None and frame.max_age_ns <= 0:
-        raise FrameInvalid(f"{where}: max_age_ns is {frame.max_age_ns}; give a positive age, or None for the stream's")
+    _check_header(frame, where)
     if isinstance(frame.pixels, np.ndarray):
         return _array_pixels(camera, frame.pixels, where)
-    pixels = memoryview(frame.pixels).cast("B")
+    try:
+        pixels = memoryview(frame.pixels).cast("B")
+    except TypeError:
+        raise FrameInvalid(
+            f"{where}: pixels are {type(frame.pixels).__name__}, neither bytes nor an array"
+            + ("; could the image not be read?" if frame.pixels is None else "")
+        ) from None
     if camera.encoding in COMPRESSED_START:
         _check_compressed(camera, pixels, where)
         return pixels
@@ -100,6 +107,24 @@ def checked_pixels(camera: Camera, frame: Frame) -> memoryview:
             f" has {stride * rows}"
         )
     return pixels
+
+
+def _check_header(frame: Frame, where: str) -> None:
+    for name in ("capture_time_ns", "max_age_ns", "stride_bytes"):
+        value = getattr(frame, name)
+        if value is not None and not hasattr(value, "__index__"):
+            raise FrameInvalid(f"{where}: {name} is {value!r}, a {type(value).__name__}; give an int")
+    if frame.capture_time_ns is not None and not -(2**63) <= frame.capture_time_ns < 2**63:
+        raise FrameInvalid(f"{where}: capture time {frame.capture_time_ns} does not fit 64 bits; it is in nanoseconds")
+    if frame.max_age_ns is not None and not 0 < frame.max_age_ns < 2**63:
+        raise FrameInvalid(f"{where}: max_age_ns is {frame.max_age_ns}; give a positive age, or None for the stream's")
+    if not 0 <= frame.stride_bytes < 2**32:
+        raise FrameInvalid(
+            f"{where}: stride_bytes is {frame.stride_bytes}; give the bytes from one row to the next, or 0"
+        )
+    for name, choices in _COLOR_CHOICES.items():
+        if (value := getattr(frame, name)) is not None and value not in choices:
+            raise FrameInvalid(f"{where}: {name} is {value!r}; give one of {', '.join(choices)}, or None")
 
 
 def _array_pixels(camera: Camera, array: NDArray[Any], where: str) -> memoryview:

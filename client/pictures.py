@@ -72,9 +72,12 @@ class PictureWriter:
             self.skipped += 1
 
     def __enter__(self) -> PictureWriter:
-        for folder in (self._directory, self._video and self._video.parent):
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for folder in (self._directory, self._video and self._video.parent):
+                if folder is not None:
+                    folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClientError(f"cannot write pictures to {folder}: {error.strerror}\n  → name another folder") from None
         self._thread.start()
         return self
 

@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal
+from typing import Literal, get_args
 
 import grpc.aio
 
@@ -30,6 +30,7 @@ from protos.monocoque.v1 import stream_pb2
 Policy = Literal["live", "replay"]
 """`live`: the freshest frame of each camera. `replay`: every frame, in order, held back where the server is slower."""
 
+NOT_OPEN = "the stream is not open yet; use it inside `async with`"
 STALL_SECONDS = 30.0
 """How long `send` waits for credit before it says that the server has stalled."""
 
@@ -64,23 +65,31 @@ class Stream:
         if not cameras or len(self.cameras) != len(cameras):
             names = ", ".join(camera.id for camera in cameras) or "none"
             raise FrameInvalid(f"a stream needs at least one camera and no id twice; these are: {names}")
+        if policy not in get_args(Policy):
+            raise FrameInvalid(f"policy {policy!r} is not one of {', '.join(get_args(Policy))}")
         self.policy = policy
         self.clock = clock
         self._address = address
         self._channel = channel
-        self._open = stream_pb2.Open(
-            cameras=[camera.to_proto() for camera in cameras],
-            policy=stream_pb2.POLICY_REPLAY if policy == "replay" else stream_pb2.POLICY_LIVE,
-            clock=clock.declaration(),
-            priority=priority,
-            max_age_ns=max_age_ns,
-            tensors=tensors,
-            shared_memory=shared_memory,
-            credits_with_results=True,
-            sets=sets,
-            engine=engine,
-            engine_version=engine_version,
-        )
+        try:
+            self._open = stream_pb2.Open(
+                cameras=[camera.to_proto() for camera in cameras],
+                policy=stream_pb2.POLICY_REPLAY if policy == "replay" else stream_pb2.POLICY_LIVE,
+                clock=clock.declaration(),
+                priority=priority,
+                max_age_ns=max_age_ns,
+                tensors=tensors,
+                shared_memory=shared_memory,
+                credits_with_results=True,
+                sets=sets,
+                engine=engine,
+                engine_version=engine_version,
+            )
+        except (TypeError, ValueError) as error:
+            raise FrameInvalid(
+                f"a number of the stream or of its cameras does not fit its field: {error}\n  → sizes, priorities and "
+                "weights are whole numbers of 32 bits; ages and periods, in nanoseconds, of 64 and not negative"
+            ) from None
         self._exchange = Exchange(address, self.cameras, clock, live=policy == "live")
         self._sequences = dict.fromkeys(self.cameras, 0)
         self._opened: Opened | None = None
@@ -89,7 +98,7 @@ class Stream:
     def opened(self) -> Opened:
         """What the server granted."""
         if self._opened is None:
-            raise StreamClosed("the stream is not open yet; use it inside `async with`")
+            raise StreamClosed(NOT_OPEN)
         return self._opened
 
     @property
@@ -242,7 +251,7 @@ class Stream:
 
     async def __anext__(self) -> Result:
         """The next result, in the order of arrival; ends after `finish` or `close`."""
-        exchange = self._exchange
+        exchange = self._exchange_of_open()
         await exchange.changed.until(lambda: exchange.inbox.unread > 0 or exchange.ended)
         if exchange.inbox.unread:
             return exchange.inbox.read()
@@ -255,7 +264,7 @@ class Stream:
 
         Results are read apart, from the stream itself.
         """
-        exchange = self._exchange
+        exchange = self._exchange_of_open()
         while True:
             await exchange.changed.until(lambda: bool(exchange.sets) or exchange.ended)
             if not exchange.sets:
@@ -277,6 +286,12 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _exchange_of_open(self) -> Exchange:
+        """Where to wait for what comes; raises `StreamClosed` where nothing ever would."""
+        if self._opened is None:
+            raise StreamClosed(NOT_OPEN)
+        return self._exchange
 
     async def _until_left(self, camera_id: str) -> None:
         """Wait until no frame of a camera waits to be sent."""

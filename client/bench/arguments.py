@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from client.arguments import not_negative, positive, quality, real, whole
 from client.frames import ENCODINGS
 
 SCENARIOS = ("constant-stream", "single-stream", "overload")
@@ -56,10 +57,10 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:  #
     parser.add_argument(
         "--rate", type=_rates, default=[30.0], metavar="HZ[,HZ...]", help="frames per second of each camera (30)"
     )
-    parser.add_argument("--seconds", type=_positive, default=10.0, metavar="S", help="length of each run (%(default)g)")
+    parser.add_argument("--seconds", type=positive, default=10.0, metavar="S", help="length of each run (%(default)g)")
     parser.add_argument(
         "--warm-up",
-        type=_not_negative,
+        type=not_negative,
         default=1.0,
         metavar="S",
         help="before the first run, not counted (%(default)g)",
@@ -72,7 +73,7 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:  #
         help=f"of the frames; several: the cameras take them in turn: {', '.join(ENCODINGS)} (jpeg)",
     )
     parser.add_argument("--size", type=_size, metavar="WxH", help="of the frames (the engine's input)")
-    parser.add_argument("--quality", type=_quality, default=90, help="of JPEG, 1 to 100 (%(default)s)")
+    parser.add_argument("--quality", type=quality, default=90, help="of JPEG, 1 to 100 (%(default)s)")
     parser.add_argument("--source", metavar="SOURCE", help="pictures of a source, as `client stream` takes it (drawn)")
     parser.add_argument(
         "--prefix",
@@ -80,7 +81,7 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:  #
         metavar="NAME",
         help="begins the cameras' ids; each of several generators at one server needs its own (%(default)s)",
     )
-    parser.add_argument("--factor", type=_positive, default=2.0, help="overload: times the capacity (%(default)g)")
+    parser.add_argument("--factor", type=positive, default=2.0, help="overload: times the capacity (%(default)g)")
     parser.add_argument(
         "--together", action="store_true", help="all shutters open at once (spread evenly over the period)"
     )
@@ -92,7 +93,7 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:  #
     )
     parser.add_argument(
         "--max-age-ms",
-        type=_not_negative,
+        type=not_negative,
         default=0.0,
         metavar="MS",
         help="age at which an answer is of no use (0: none)",
@@ -108,14 +109,14 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:  #
 
 
 def _counts(text: str) -> list[int]:
-    values = [int(part) for part in text.split(",")]
+    values = [whole(part) for part in text.split(",")]
     if not all(1 <= value <= 1024 for value in values):
         raise argparse.ArgumentTypeError(f"{text}: cameras are 1 to 1024")
     return values
 
 
 def _rates(text: str) -> list[float]:
-    values = [float(part) for part in text.split(",")]
+    values = [real(part) for part in text.split(",")]
     if not all(0 < value <= 10_000 for value in values):
         raise argparse.ArgumentTypeError(f"{text}: a rate is between 0 and 10000 frames per second")
     return values
@@ -137,24 +138,3 @@ def _size(text: str) -> tuple[int, int]:
     if min(width, height) < 1 or max(width, height) > 16384:
         raise argparse.ArgumentTypeError(f"{text}: sides are 1 to 16384 pixels")
     return width, height
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not zero or more")
-    return value
-
-
-def _quality(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
-    return value

@@ -193,7 +193,10 @@ def _progress(console: Console) -> Progress:
 def _check(options: argparse.Namespace) -> None:
     """What can be said before anything is sent."""
     if options.plot is not None:
-        check_can_plot()
+        check_can_plot(options.plot)
+    for path in (options.json, options.plot):
+        if path is not None:
+            _check_can_write(path)
     if options.loadgen is not None:
         if options.shared_memory:
             raise ClientError("LoadGen sends its frames by gRPC\n  → leave --shared-memory out")
@@ -210,6 +213,18 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
+def _check_can_write(path: Path) -> None:
+    """Raise `ClientError` unless a file can be written there; one that is there is left as it is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        path.open("a").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise ClientError(f"cannot write {path}: {error.strerror}\n  → name another file") from None
+
+
 def _input_size(engine: Engine) -> tuple[int, int]:
     """Columns and rows of the engine's input, (batch, H, W, C)."""
     shape = engine.inputs[0].shape if engine.inputs else ()
@@ -220,7 +235,6 @@ def _input_size(engine: Engine) -> tuple[int, int]:
 
 def _write(options: argparse.Namespace, engine: Engine, records: Sequence[Record], console: Console) -> None:
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(_document(engine, records), indent=2) + "\n")
         _said(console, "figures", options.json)
     if options.plot is not None:

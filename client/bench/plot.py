@@ -9,13 +9,20 @@ from pathlib import Path
 from client.bench.record import Record
 from client.errors import ClientError
 
+FORMATS = (".png", ".svg", ".pdf")
 
-def check_can_plot() -> None:
+
+def check_can_plot(path: Path) -> None:
     """Say so before a run, not after it.
 
+    Args:
+        path: Where the picture is to go.
+
     Raises:
-        ClientError: matplotlib is not installed.
+        ClientError: matplotlib is not installed, or the format is none of ours.
     """
+    if path.suffix not in FORMATS:
+        raise ClientError(f"--plot {path} names no format\n  → let it end in {', '.join(FORMATS)}")
     try:
         import matplotlib  # noqa: F401, PLC0415 - an optional extra
     except ImportError as error:
@@ -32,7 +39,7 @@ def write_plot(records: Sequence[Record], path: Path) -> None:
         records: The runs.
         path: Where; `.png`, `.svg` or `.pdf`.
     """
-    check_can_plot()
+    check_can_plot(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an optional extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 

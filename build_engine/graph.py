@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, get_args
@@ -18,6 +19,8 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 """Arrays by tensor name, batch first."""
 
 BATCH = "batch"
+SHAPES_VALUES = 1024
+"""Initializers of at most this many values may say what a shape is; shape inference reads no others."""
 
 
 def feeds(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -29,6 +32,27 @@ def feeds(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
     """Initializers by name, as arrays."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def with_shapes(model: onnx.ModelProto, *, check_type: bool = False) -> onnx.ModelProto:
+    """A copy with inferred shapes, as `onnx.shape_inference` infers them; that copies weights four times, this once."""
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    bare.graph.CopyFrom(onnx.GraphProto(name=model.graph.name, node=model.graph.node, input=model.graph.input))
+    bare.graph.output.extend(model.graph.output)
+    bare.graph.value_info.extend(model.graph.value_info)
+    bare.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    for tensor in model.graph.initializer:
+        small = math.prod(tensor.dims) <= SHAPES_VALUES
+        header = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        bare.graph.initializer.append(tensor if small else header)
+    graph = onnx.shape_inference.infer_shapes(bare, check_type=check_type).graph
+    fresh = onnx.ModelProto()
+    fresh.CopyFrom(model)
+    del fresh.graph.node[:], fresh.graph.output[:], fresh.graph.value_info[:]
+    fresh.graph.node.extend(graph.node)
+    fresh.graph.output.extend(graph.output)
+    fresh.graph.value_info.extend(graph.value_info)
+    return fresh
 
 
 def bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -24,6 +24,7 @@ from build_engine.quantize import (
     TENSORRT_FP8,
     TENSORRT_INT8,
     Choice,
+    Core,
     Found,
     HalfFormat,
     Judge,
@@ -47,13 +48,15 @@ from build_engine.quantize.candidate import Candidate
 from build_engine.quantize.half import half_nodes
 from build_engine.quantize.int8 import VNNI
 from build_engine.quantize.opset import at_least
-from build_engine.quantize.outlook import outlook
+from build_engine.quantize.outlook import Pace, outlook, ways_to_shorten
 from build_engine.quantize.quantizer import units
 from build_engine.quantize.store import default_folder
 from engine.cpu import cpu_features, missing_features
 from engine.manifest import DetectionPostprocessing, Target
 
 NOISE_SAMPLES = 8
+ORDERING_SAMPLES = 2
+"""Each layer alone is measured on so many: they only order what is judged on all."""
 FORMS: Mapping[str, HalfFormat] = {form.name: form for form in (FP16, BF16)}
 
 
@@ -130,7 +133,11 @@ class Lowering:
 
             def announce(seconds: Sequence[float], trials: int) -> None:
                 if judge is not None and budget is not None:
-                    told = outlook(seconds, trials, judge.seconds, len(quantizer.units), budget)
+                    few = noise.seconds * ORDERING_SAMPLES / min(NOISE_SAMPLES, len(samples.inputs))
+                    pace = Pace(seconds, noise.seconds, few, judge.seconds)
+                    frames = min(self.options.evaluation_frames, len(samples.inputs))
+                    shorter = ways_to_shorten(self.options.calibration_method, frames, self.options.metric)
+                    told = outlook(pace, trials, len(quantizer.units), budget, shorter)
                     self.progress.note(told + (" (less what was measured before)" if store.found else ""))
 
             choice, tried = best_choice(quantizer, noise, self.options.calibration_method, self.progress, announce)
@@ -146,7 +153,7 @@ class Lowering:
             def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
                 return quantizer.candidates(choice.without(kept))
 
-            found = self._search(tuple(quantizer.units), graphs, judge, noise, store, budget)
+            found = self._search(tuple(quantizer.units), graphs, judge, samples, core, store, budget)
             choice = choice.without(found.kept)
         made = [self._graph(quantizer, choice, recipe, targets, found) for recipe, targets in wanted]
         taps = {unit: self._outputs(members) for unit, members in quantizer.units.items()}
@@ -199,8 +206,7 @@ class Lowering:
         if (budget := self.options.max_accuracy_drop) is not None:
             samples, store = self._samples(), self._store()
             judge = self._judge(samples, store)
-            noise = Noise(self.model, core, samples.spread(NOISE_SAMPLES), store)
-            found = self._search(layers, graphs, judge, noise, store, budget)
+            found = self._search(layers, graphs, judge, samples, core, store, budget)
             apart = {
                 node: f"{form.name.upper()} costs too much accuracy here (noise alone {found.sensitivity[unit]:.4f})"
                 for unit in sorted(found.kept)
@@ -219,10 +225,12 @@ class Lowering:
         layers: tuple[str, ...] | list[str],
         graphs: Callable[[frozenset[str]], Mapping[str, Candidate]],
         judge: Judge,
-        noise: Noise,
+        samples: Samples,
+        core: Core,
         store: Store,
         budget: float,
     ) -> Found:
+        noise = Noise(self.model, core, samples.spread(ORDERING_SAMPLES), store)
         return Search(
             layers,
             graphs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,26 @@ Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Channels:
+    """What the channels of one tensor `(N, C, ...)` were seen to hold.
+
+    Attributes:
+        lowest: `(C,)` smallest values of all samples.
+        highest: `(C,)` largest values.
+        of_values: `(n,)` the channel of each of the values that are kept.
+    """
+
+    lowest: npt.NDArray[np.float64]
+    highest: npt.NDArray[np.float64]
+    of_values: npt.NDArray[np.int32]
+
+    @property
+    def peaks(self) -> npt.NDArray[np.float64]:
+        """Largest magnitudes, `(C,)`."""
+        return np.maximum(-self.lowest, self.highest)
+
+
+@dataclass(frozen=True)
 class Range:
     """What one tensor was seen to hold.
 
@@ -36,11 +56,26 @@ class Range:
         lowest: Smallest value of all samples.
         highest: Largest value of all samples.
         values: `(n,)` some of the values, for the methods that weigh.
+        channels: The same by channel, where that was asked for.
     """
 
     lowest: float
     highest: float
     values: Values
+    channels: Channels | None = None
+
+    def divided(self, scale: npt.NDArray[np.float64]) -> Range:
+        """What a network would be seen to hold here that divides channels by `scale`, `(C,)`, all positive.
+
+        Raises:
+            ValueError: The channels were not watched.
+        """
+        if self.channels is None:
+            raise ValueError("calibrate with this tensor among by_channel")
+        known = self.channels
+        channels = Channels(known.lowest / scale, known.highest / scale, known.of_values)
+        values = (self.values / scale[known.of_values]).astype(np.float32)
+        return Range(float(channels.lowest.min()), float(channels.highest.max()), values, channels)
 
 
 Ranges = Mapping[str, Range]
@@ -49,7 +84,11 @@ Limits = Mapping[str, tuple[float, float]]
 
 
 def calibrate(
-    model: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Tensors], progress: Progress
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    samples: Sequence[Tensors],
+    progress: Progress,
+    by_channel: Collection[str] = (),
 ) -> dict[str, Range]:
     """Watch tensors while the network computes the samples.
 
@@ -58,6 +97,7 @@ def calibrate(
         tensors: Names of the tensors to watch.
         samples: Inputs by name, one entry of the batch each.
         progress: Told about every sample.
+        by_channel: Those of the tensors, `(N, C, ...)`, whose channels are watched apart.
 
     Raises:
         BuildError: A tensor holds a NaN or an infinity; the tensor and the sample are named.
@@ -68,6 +108,7 @@ def calibrate(
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
     kept: dict[str, list[Values]] = {name: [] for name in tensors}
+    apart: dict[str, list[Channels]] = {name: [] for name in tensors if name in by_channel}
     draw = np.random.default_rng(0)
     with progress.step("Calibrating", len(samples)) as advance:
         for number, sample in enumerate(samples):
@@ -85,9 +126,29 @@ def calibrate(
                     )
                 lowest[name] = min(lowest.get(name, low), low)
                 highest[name] = max(highest.get(name, high), high)
-                kept[name].append(flat[draw.integers(0, flat.size, min(per_sample, flat.size))].astype(np.float32))
+                chosen = draw.integers(0, flat.size, min(per_sample, flat.size))
+                kept[name].append(flat[chosen].astype(np.float32))
+                if name in apart:
+                    apart[name].append(_by_channel(computed[name], chosen))
             advance()
-    return {name: Range(lowest[name], highest[name], np.concatenate(kept[name])) for name in tensors}
+    return {
+        name: Range(lowest[name], highest[name], np.concatenate(kept[name]), _joined(apart.get(name, [])))
+        for name in tensors
+    }
+
+
+def _by_channel(array: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> Channels:
+    """One sample's channels, and in which of them lie the values that were drawn."""
+    rows = array.reshape(array.shape[0], array.shape[1], -1)
+    found = (chosen // rows.shape[2] % rows.shape[1]).astype(np.int32)
+    return Channels(rows.min((0, 2)).astype(np.float64), rows.max((0, 2)).astype(np.float64), found)
+
+
+def _joined(parts: Sequence[Channels]) -> Channels | None:
+    if not parts:
+        return None
+    lowest, highest = np.min([one.lowest for one in parts], 0), np.max([one.highest for one in parts], 0)
+    return Channels(lowest, highest, np.concatenate([one.of_values for one in parts]))
 
 
 def choose(seen: Range, method: Method, *, symmetric: bool) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from build_engine.graph import constants
+from build_engine.graph import constants, with_shapes
 from build_engine.quantize.rewrite import rewritten
 from build_engine.quantize.weights import attributes
 
@@ -27,10 +27,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     if not NARROW & {*types.values(), *(attributes(n).get("to") for n in model.graph.node if n.op_type == "Cast")}:
         return model
-    types |= {
-        value.name: value.type.tensor_type.elem_type
-        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
-    }
+    types |= {value.name: value.type.tensor_type.elem_type for value in with_shapes(model).graph.value_info}
     fixed = constants(model)
     arrays: dict[str, npt.NDArray[Any]] = {
         name: fixed[name].astype(np.float32) for name in fixed if types[name] == TensorProto.BFLOAT16

@@ -29,6 +29,8 @@ LARGEST_SCALE = 64.0
 
 Peaks = Mapping[str, npt.NDArray[np.float64]]
 """Largest magnitude per channel, `(C,)`, by the name of an activation."""
+Scales = Mapping[str, npt.NDArray[np.float64]]
+"""What channels were divided by, `(C,)`, by the name of an activation; those that are not named were left alone."""
 
 
 @dataclass
@@ -111,7 +113,7 @@ def equalizable(model: onnx.ModelProto) -> list[Channels]:
     ]  # fmt: skip
 
 
-def equalize(model: onnx.ModelProto, peaks: Peaks | None = None) -> tuple[onnx.ModelProto, int]:
+def equalize(model: onnx.ModelProto, peaks: Peaks | None = None) -> tuple[onnx.ModelProto, Scales]:
     """Scale channels so that both ends of each use their 8 bits alike.
 
     `s = sqrt(r1 / r2)`: the writer's channel is divided by s and the reader's multiplied by it, which leaves both at
@@ -124,7 +126,7 @@ def equalize(model: onnx.ModelProto, peaks: Peaks | None = None) -> tuple[onnx.M
             paper, which suits one scale per weight tensor.
 
     Returns:
-        The equalized graph, and how many channels were scaled by more than a tenth.
+        The equalized graph, and what the channels of its activations were divided by.
     """
     groups = equalizable(model)
     arrays = {name: array.astype(np.float64) for name, array in constants(model).items()}
@@ -134,8 +136,8 @@ def equalize(model: onnx.ModelProto, peaks: Peaks | None = None) -> tuple[onnx.M
             step = _step(group, arrays, total[index], peaks)
             total[index] *= step
             _scale(group, arrays, step)
-    changed = sum(int((np.abs(np.log(scale)) > np.log(1.1)).sum()) for scale in total)
-    return rescale(model, groups, total), changed
+    scales = {name: scale for group, scale in zip(groups, total, strict=True) for name in group.tensors}
+    return rescale(model, groups, total), scales
 
 
 def rescale(

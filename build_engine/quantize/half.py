@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from build_engine.graph import constants
+from build_engine.graph import constants, with_shapes
 from build_engine.quantize.calibration import Ranges
 from build_engine.quantize.core import Core
 
@@ -70,7 +70,7 @@ class Half:
 
 def half_tensors(model: onnx.ModelProto, core: Core) -> tuple[str, ...]:
     """Names of the activations around the core's nodes, whose ranges decide what overflows."""
-    typed = onnx.shape_inference.infer_shapes(model)
+    typed = with_shapes(model)
     floats = _floats(typed) - set(constants(typed))
     members = {*core.weighted, *core.between, *core.last}
     around = (name for node in typed.graph.node if node.name in members for name in (*node.input, *node.output))
@@ -105,7 +105,7 @@ def cast_nodes(model: onnx.ModelProto, half: Collection[str], form: HalfFormat =
         half: Names of the nodes.
         form: Which 16 bits.
     """
-    typed = onnx.shape_inference.infer_shapes(model)
+    typed = with_shapes(model)
     floats = _floats(typed)
     produced = {name for node in typed.graph.node if node.name in half for name in node.output if name in floats}
     fresh = _Casts(typed, floats, form)
@@ -223,4 +223,4 @@ class _Casts:
         del result.graph.initializer[:]
         result.graph.initializer.extend(t for n, t in self._weights.items() if n in read or n in self.graph_outputs)
         result.graph.initializer.extend(self._fresh_weights.values())
-        return onnx.shape_inference.infer_shapes(result, check_type=True)
+        return with_shapes(result, check_type=True)

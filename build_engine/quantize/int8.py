@@ -13,7 +13,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from build_engine.graph import constants
+from build_engine.graph import constants, with_shapes
 from build_engine.quantize.blocks import find_blocks, read_in_blocks
 from build_engine.quantize.calibration import Limits
 from build_engine.quantize.core import WEIGHTED, Core, downstream
@@ -180,7 +180,7 @@ def to_int8(
     nodes = [name for name in quantized_nodes(model, core, recipe) if name not in float_nodes]
     first = [find_blocks(model, name) for name in core.first if recipe.channels_last and name in nodes]
     blocks = [found for found in first if found]
-    source = onnx.shape_inference.infer_shapes(model)
+    source = with_shapes(model)
     source.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")  # else it writes the model to disk for that
     chosen = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
@@ -206,7 +206,7 @@ def to_int8(
         quantizer.model.topological_sort()
     finally:
         root.disabled = disabled
-    result = onnx.shape_inference.infer_shapes(quantizer.model.model)
+    result = with_shapes(quantizer.model.model)
     if recipe.channels_last:
         for one in blocks:
             result = read_in_blocks(result, one)

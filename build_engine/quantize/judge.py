@@ -22,10 +22,12 @@ from build_engine.errors import BuildError
 from build_engine.graph import Tensors
 from build_engine.progress import Progress, Silent
 from build_engine.quantize.candidate import Candidate, origin
+from build_engine.quantize.losing import Losing
 from build_engine.quantize.outputs import FAINT, cosine, parts
 from build_engine.quantize.store import Measured, Store, digest
 from build_engine.session import Session
 from engine.cpu import cpu_name
+from engine.detection_agreement import DetectionAgreement
 from engine.manifest import DetectionPostprocessing
 
 LESS_IS_BETTER = ("error", "loss", "mae", "mse", "rmse", "perplexity", "fpr", "fnr", "wer", "cer")
@@ -33,6 +35,10 @@ LESS_IS_BETTER = ("error", "loss", "mae", "mse", "rmse", "perplexity", "fpr", "f
 SCORE_MARGIN = 0.05
 REFERENCE = "float"
 NOT_FINITE = "not finite"
+ROUNDING = 1e-6
+"""Points that sums in double precision may be off."""
+AT_LEAST = "at least: "
+"""Begins the name of a figure whose points are lost for certain, where judging stopped at that."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,15 @@ class Judgement:
         drop: Points lost in the figure that lost most; infinite where outputs are not finite.
         worst: That figure.
         seconds: How long it took.
+        complete: Whether every sample was judged; else more than what was enough was lost before, and `drop` is what
+            is lost at least.
     """
 
     figures: Mapping[str, float]
     drop: float
     worst: str
     seconds: float
+    complete: bool = True
 
 
 class Judge:
@@ -109,6 +118,7 @@ class Judge:
         progress: Progress,
     ) -> None:
         self._samples, self._postprocessing, self._metric = samples, postprocessing, metric
+        self._decoded = DetectionAgreement(postprocessing, SCORE_MARGIN).names if postprocessing else frozenset[str]()
         self._store = store
         reference = Candidate.of(REFERENCE, model)
         words = [onnxruntime.__version__, cpu_name(), repr(LESS_IS_BETTER), str(SCORE_MARGIN), str(FAINT)]
@@ -138,14 +148,20 @@ class Judge:
             return f"{self._metric.name} ({', '.join(self.reference)})"
         return f"agreement with FP32 on {len(self._samples)} samples"
 
-    def __call__(self, candidate: Candidate) -> Judgement:
+    def __call__(self, candidate: Candidate, enough: float = math.inf) -> Judgement:
         """Judge a graph.
+
+        Args:
+            candidate: The graph.
+            enough: Points; agreement is judged no further once more are lost whatever the other samples bring.
 
         Raises:
             BuildError: The metric raises, or returns something else than finite numbers by name.
         """
-        known = self._measured(candidate)
+        known = self._measured(candidate, enough)
         figures = known.figures
+        if bound := _bound(figures):
+            return Judgement({}, *bound, known.seconds, complete=False)
         if NOT_FINITE in figures:
             what = "a figure of the metric that is no finite number" if self._metric else "outputs that are not finite"
             return Judgement({}, math.inf, what, known.seconds)
@@ -162,23 +178,39 @@ class Judge:
         worst = max(drops, key=lambda one: drops[one], default="nothing")
         return Judgement(figures, max(0.0, drops.get(worst, 0.0)), worst, known.seconds)
 
-    def _measured(self, candidate: Candidate) -> Measured:
+    def _measured(self, candidate: Candidate, enough: float = math.inf) -> Measured:
         key = digest("judged", self._identity, candidate.name, candidate.identity)
-        return self._store.measured_once(key, lambda: self._measure(candidate.name, candidate.data))
+        return self._store.measured_once(
+            key,
+            lambda: self._measure(candidate.name, candidate.data, enough),
+            lambda figures: (bound := _bound(figures)) is None or bound[0] > enough,
+        )
 
-    def _measure(self, name: str, data: bytes) -> Mapping[str, float]:
+    def _measure(self, name: str, data: bytes, enough: float) -> Mapping[str, float]:
         try:
             if self._metric:
                 one = self._metric
                 return accuracy.evaluate(one.function, one.arguments, name, data, one.input, Silent())
             session = Session(data, threads=0)
-            actual = [session.run(sample) for sample in self._samples]
+            actual: list[Tensors] = []
+            losing = Losing(self._expected, self._decoded) if math.isfinite(enough) else None
+            for sample in self._samples:
+                actual.append(session.run(sample))
+                if losing and (lost := losing.add(actual[-1]))[0] > enough + ROUNDING:
+                    return {f"{AT_LEAST}{lost[1]}": lost[0]}
             found = accuracy.compare(name, "fp32", self._expected, actual, self._postprocessing, SCORE_MARGIN)
             return agreement(found, self._expected, actual)
         except NotFinite:
             if name == REFERENCE:
                 raise
             return {NOT_FINITE: 1.0}
+
+
+def _bound(figures: Mapping[str, float]) -> tuple[float, str] | None:
+    """Points that are lost at least, and the figure, where judging stopped at that."""
+    return next(
+        ((points, one.removeprefix(AT_LEAST)) for one, points in figures.items() if one.startswith(AT_LEAST)), None
+    )
 
 
 def points_lost(name: str, base: float, value: float) -> float:

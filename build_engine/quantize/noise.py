@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,9 @@ class Noise:
         core: Its `last` layers are where the error is taken.
         samples: Inputs; a handful will do.
         store: Where measurements are kept.
+
+    Attributes:
+        seconds: Time that the float graph took on the samples.
     """
 
     def __init__(self, model: onnx.ModelProto, core: Core, samples: Sequence[Tensors], store: Store) -> None:
@@ -41,7 +45,9 @@ class Noise:
         self._last = [node.output[0] for node in model.graph.node if node.name in core.last]
         self._outputs = _smooth_outputs(model)
         self._names = list(dict.fromkeys((*self._last, *self._outputs)))
+        started = time.perf_counter()
         self._expected = _values(model, samples, self._names)
+        self.seconds = time.perf_counter() - started
         self._identity = origin(model, samples)
 
     def __call__(self, candidate: Candidate) -> float:

@@ -27,23 +27,33 @@ def parts(wanted: Array, given: Array) -> dict[str, tuple[Array, Array]]:
     Returns:
         By a suffix of the output's name: what of the first, what of the second.
     """
+    return {
+        part: (wanted, given) if rows is None else (np.compress(rows, wanted, axis), np.compress(rows, given, axis))
+        for part, (rows, axis) in rows_of_parts(wanted).items()
+    }
+
+
+def rows_of_parts(wanted: Array) -> dict[str, tuple[Array | None, int]]:
+    """Where the parts of an output lie: which rows, along which axis; None is the whole output.
+
+    Args:
+        wanted: The float graph's, of all samples.
+    """
+    whole: dict[str, tuple[Array | None, int]] = {"": (None, 0)}
     if wanted.ndim != 3 or min(wanted.shape[1:]) < 5:
-        return {"": (wanted, given)}
+        return whole
     axis = 1 if wanted.shape[1] < wanted.shape[2] else 2
     other = (0, 3 - axis)
     scores = (wanted.min(axis=other) >= 0) & (wanted.max(axis=other) <= 1)
     if scores.all() or not scores.any():
-        return {"": (wanted, given)}
-    return {
-        part: (np.compress(rows, wanted, axis), np.compress(rows, given, axis))
-        for part, rows in ((" (scores)", scores), (" (coordinates)", ~scores))
-    }
+        return whole
+    return {" (scores)": (scores, axis), " (coordinates)": (~scores, axis)}
 
 
 def cosine(wanted: Array, given: Array) -> float:
     """Cosine of two arrays, 0 to 1; of probabilities beside a faint one that is right (see `FAINT`)."""
     a, b = wanted.astype(np.float64).ravel(), given.astype(np.float64).ravel()
-    extra = _faint(wanted)
+    extra = faint_square(wanted)
     norm = math.sqrt((float(a @ a) + extra) * (float(b @ b) + extra))
     if not norm:
         return float(np.array_equal(a, b))
@@ -55,11 +65,11 @@ def relative_error(wanted: Array, given: Array) -> float:
     a, b = wanted.astype(np.float64).ravel(), given.astype(np.float64).ravel()
     if not np.isfinite(b).all():
         return math.inf
-    size = math.sqrt(float(a @ a) + _faint(wanted))
+    size = math.sqrt(float(a @ a) + faint_square(wanted))
     return float(np.linalg.norm(b - a)) / max(size, 1e-12)
 
 
-def _faint(wanted: Array) -> float:
+def faint_square(wanted: Array) -> float:
     """Square of the scores that are counted beside probabilities; nothing beside other figures."""
     probable = wanted.size and wanted.min() >= 0 and wanted.max() <= 1
     return FAINT**2 * len(wanted) if probable else 0.0

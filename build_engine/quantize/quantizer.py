@@ -11,14 +11,14 @@ import onnx
 
 from build_engine.graph import Tensors, constants
 from build_engine.progress import Progress
-from build_engine.quantize.calibration import Limits, Method, Ranges, calibrate, choose_limits
+from build_engine.quantize.calibration import Limits, Method, Range, Ranges, calibrate, choose_limits
 from build_engine.quantize.candidate import Candidate, origin
 from build_engine.quantize.core import Core
 from build_engine.quantize.emulate import emulated
-from build_engine.quantize.equalize import equalizable, equalize
+from build_engine.quantize.equalize import Scales, equalizable, equalize
 from build_engine.quantize.half import cast_nodes, half_nodes, half_tensors
 from build_engine.quantize.int8 import Recipe, integer_heads, quantized_nodes, quantized_tensors, to_int8
-from build_engine.quantize.statistics import Patches, channel_peaks, patches
+from build_engine.quantize.statistics import Patches, patches
 from build_engine.quantize.store import digest
 from build_engine.quantize.tune import tune
 from build_engine.quantize.weights import Tuned, with_tuned
@@ -83,7 +83,8 @@ class Quantizer:
         progress: Progress,
     ) -> None:
         self.model, self.core, self.recipes = model, core, tuple(recipes)
-        self.can_equalize = bool(equalizable(model))
+        self._scaled = tuple(dict.fromkeys(name for group in equalizable(model) for name in group.tensors))
+        self.can_equalize = bool(self._scaled)
         self._samples, self._progress = samples, progress
         self._origin = origin(model, samples)
         nodes = [quantized_nodes(model, core, recipe) for recipe in recipes]
@@ -92,10 +93,10 @@ class Quantizer:
         self.units: Mapping[str, tuple[str, ...]] = units(model, core) | {name: (name,) for name in self._heads}
         self._tensors = tuple(dict.fromkeys(name for some in nodes for name in quantized_tensors(model, some)))
         self._halves = half_tensors(model, core) if any(recipe.rest_in_half for recipe in recipes) else ()
-        self._models: dict[Equalization, onnx.ModelProto] = {"none": model}
-        self._ranges: dict[Equalization, Ranges] = {}
+        self._models: dict[Equalization, tuple[onnx.ModelProto, Scales]] = {"none": (model, {})}
+        self._ranges: dict[Equalization, dict[str, Range]] = {}
         self._limits: dict[tuple[Equalization, Method, bool], Limits] = {}
-        self._patches: dict[Equalization, Mapping[str, Patches]] = {}
+        self._patches: Mapping[str, Patches] | None = None
         self._tuned: dict[tuple[Equalization, Weights], Mapping[str, Tuned]] = {}
 
     def candidates(self, choice: Choice) -> dict[str, Candidate]:
@@ -124,7 +125,7 @@ class Quantizer:
 
     def reference(self, choice: Choice) -> onnx.ModelProto:
         """The float graph that a choice quantizes: the network's own, or equalized."""
-        return self._equalized(choice.equalization)
+        return self._equalized(choice.equalization)[0]
 
     def integer_nodes(self, choice: Choice, recipe: Recipe) -> tuple[str, ...]:
         """Names of the nodes with 8-bit inputs."""
@@ -143,10 +144,15 @@ class Quantizer:
         return {name for unit in choice.float_units for name in self.units[unit]}
 
     def ranges(self, equalization: Equalization) -> Ranges:
-        """What activations hold on the samples."""
-        if equalization not in self._ranges:
-            names = tuple(dict.fromkeys((*self._tensors, *self._halves)))
-            self._ranges[equalization] = calibrate(self._equalized(equalization), names, self._samples, self._progress)
+        """What activations hold on the samples: watched once, since equalized ones are theirs divided by scales."""
+        if equalization == "none" and equalization not in self._ranges:
+            names = tuple(dict.fromkeys((*self._tensors, *self._halves, *self._scaled)))
+            self._ranges["none"] = calibrate(self.model, names, self._samples, self._progress, self._scaled)
+        elif equalization not in self._ranges:
+            scales, seen = self._equalized(equalization)[1], self.ranges("none")
+            self._ranges[equalization] = {
+                name: one.divided(scales[name]) if name in scales else one for name, one in seen.items()
+            }
         return self._ranges[equalization]
 
     def _chosen(self, choice: Choice, *, symmetric: bool) -> Limits:
@@ -155,13 +161,12 @@ class Quantizer:
             self._limits[key] = choose_limits(self.ranges(choice.equalization), choice.method, symmetric=symmetric)
         return self._limits[key]
 
-    def _equalized(self, equalization: Equalization) -> onnx.ModelProto:
+    def _equalized(self, equalization: Equalization) -> tuple[onnx.ModelProto, Scales]:
         if equalization not in self._models:
             peaks = None
             if equalization == "activations":
-                names = [name for group in equalizable(self.model) for name in group.tensors]
-                peaks = channel_peaks(self.model, names, self._samples, self._progress)
-            self._models[equalization] = equalize(self.model, peaks)[0]
+                peaks = {name: one.channels.peaks for name, one in self.ranges("none").items() if one.channels}
+            self._models[equalization] = equalize(self.model, peaks)
         return self._models[equalization]
 
     def _tuned_weights(self, choice: Choice) -> Mapping[str, Tuned]:
@@ -170,15 +175,23 @@ class Quantizer:
         key = (choice.equalization, choice.weights)
         if key not in self._tuned:
             source, learned = self.reference(choice), choice.weights == "learned"
-            seen = self._patches.get(choice.equalization)
-            if seen is None or (learned and all(entry.moments is None for entry in seen.values())):
-                count = min(STATISTICS_SAMPLES, len(self._samples))
-                some = [self._samples[i] for i in np.linspace(0, len(self._samples) - 1, count).round().astype(int)]
-                seen = patches(source, (*self.core.weighted, *self._heads), some, self._progress, moments=learned)
-                self._patches[choice.equalization] = seen
+            seen = self._seen_by_layers(choice.equalization)
             with self._progress.step("Learning to round" if learned else "Correcting biases"):
                 self._tuned[key] = tune(source, seen, learn_rounding=learned)
         return self._tuned[key]
+
+    def _seen_by_layers(self, equalization: Equalization) -> Mapping[str, Patches]:
+        """What the window of each layer sees: watched once, as `ranges`."""
+        if self._patches is None:
+            count = min(STATISTICS_SAMPLES, len(self._samples))
+            some = [self._samples[i] for i in np.linspace(0, len(self._samples) - 1, count).round().astype(int)]
+            self._patches = patches(self.model, (*self.core.weighted, *self._heads), some, self._progress)
+        scales = self._equalized(equalization)[1]
+        read = {node.name: node.input[0] for node in self.model.graph.node if node.name in self._patches}
+        return {
+            name: seen.divided(scales[read[name]]) if read[name] in scales else seen
+            for name, seen in self._patches.items()
+        }
 
 
 def units(model: onnx.ModelProto, core: Core) -> dict[str, tuple[str, ...]]:

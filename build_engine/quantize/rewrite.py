@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from build_engine.graph import reads
+from build_engine.graph import reads, with_shapes
 
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 """Permutations between `(N, H, W, C)` and `(N, C, H, W)`."""
@@ -39,4 +39,4 @@ def rewritten(
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     result.graph.node.extend(reversed(alive))
     result.graph.initializer.extend([*kept, *fresh])
-    return onnx.shape_inference.infer_shapes(result)
+    return with_shapes(result)

@@ -31,11 +31,13 @@ class Trial:
         kept: How many layers stayed out.
         drop: Points lost by the graph that lost most of those that were judged: one that loses too much ends a trial.
         worst: Which graph, and which figure.
+        complete: Whether that graph was judged on every sample; else `drop` is what it loses at least.
     """
 
     kept: int
     drop: float
     worst: str
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Search:
     """Keeps the fewest layers out that a budget allows.
 
     1. With every layer in lower precision, is the budget kept? Then there is nothing to search.
-    2. Each layer alone in lower precision makes some noise: the order in which layers are kept out.
+    2. Each layer alone in lower precision makes some noise: the order in which layers are kept out. A few samples tell.
     3. Bisection finds how many of the noisiest have to stay out.
     4. Of those, the least noisy are tried inside again, many at once where that succeeds (see `_return_some`).
 
@@ -173,17 +175,21 @@ class Search:
         return frozenset(inside)
 
     def _fits(self, kept: frozenset[str], *, all_graphs: bool = False) -> bool:
-        """Judge a trial; the graph that lost most before comes first, and one that loses too much ends it."""
+        """Judge a trial; the graph that lost most before comes first, and one that loses too much ends it.
+
+        What loses too much need not be known exactly, but with a single layer inside: that is the best reachable point.
+        """
         judged: dict[str, Judgement] = {}
         graphs = self.graphs(kept)
+        enough = math.inf if all_graphs or len(kept) + 1 >= len(self.layers) else self.budget
         for name in sorted(graphs, key=lambda name: name != self._suspect):
-            judged[name] = self.judge(graphs[name])
+            judged[name] = self.judge(graphs[name], enough)
             if judged[name].drop > self.budget and not all_graphs:
                 break
         self._known[kept] = judged
         self._suspect = max(judged, key=lambda name: judged[name].drop)
         drop, worst = worst_of(judged)
-        self._trials.append(Trial(len(kept), drop, worst))
+        self._trials.append(Trial(len(kept), drop, worst, judged[self._suspect].complete))
         return drop <= self.budget
 
     def _found(self, kept: frozenset[str], sensitivity: Mapping[str, float]) -> Found:
@@ -191,7 +197,8 @@ class Search:
         return Found(kept, drop, worst, dict(sensitivity), self._known[kept], tuple(self._trials))
 
     def _give_up(self, order: Sequence[str]) -> None:
-        kept = min(self._known, key=lambda one: (worst_of(self._known[one])[0], len(one)))
+        exact = [one for one, judged in self._known.items() if all(each.complete for each in judged.values())]
+        kept = min(exact, key=lambda one: (worst_of(self._known[one])[0], len(one)))
         self._fits(kept, all_graphs=True)
         best = self._trials[-1]
         advice = "find out why with the metric alone"

@@ -1,4 +1,4 @@
-"""What a network's activations look like to its layers: peaks per channel, and the patches that a convolution reads."""
+"""What a network's activations look like to its layers: the patches that a convolution reads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from build_engine.session import Session
 
 POSITIONS = 256
 """Places per sample from which second moments are taken, evenly over the map."""
+PLACES_AT_ONCE = 1024
+"""Places whose second moments are added in one product: of fewer, adding them takes longer than the product."""
 LARGEST_PATCH = 2400
 """Values of a patch beyond which second moments are not kept: they grow with the square."""
 
@@ -37,6 +39,13 @@ class Patches:
     mean: npt.NDArray[np.float64]
     moments: npt.NDArray[np.float64] | None
 
+    def divided(self, scale: npt.NDArray[np.float64]) -> Patches:
+        """What the window would see of a map whose channels are divided by `scale`, `(C_in,)`."""
+        groups, size = self.mean.shape
+        factor = 1 / np.repeat(scale.reshape(groups, -1), groups * size // len(scale), axis=1)
+        moments = None if self.moments is None else self.moments * factor[:, :, None] * factor[:, None, :]
+        return Patches(self.mean * factor, moments)
+
 
 def watched(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The same graph with some activations among its outputs."""
@@ -47,30 +56,11 @@ def watched(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     return fresh
 
 
-def channel_peaks(
-    model: onnx.ModelProto, names: Sequence[str], samples: Sequence[Tensors], progress: Progress
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Largest magnitude per channel, `(C,)`, of activations `(N, C, ...)` over all samples."""
-    inputs = {value.name for value in feeds(model)}
-    wanted = [name for name in dict.fromkeys(names) if name not in inputs]
-    session = Session(watched(model, wanted), threads=0)
-    peaks: dict[str, npt.NDArray[np.float64]] = {}
-    with progress.step("Measuring channels", len(samples)) as advance:
-        for sample in samples:
-            for name, array in session.run(sample, wanted).items():
-                found = np.abs(array).max(axis=(0, *range(2, array.ndim))).astype(np.float64)
-                peaks[name] = np.maximum(peaks[name], found) if name in peaks else found
-            advance()
-    return peaks
-
-
 def patches(
     model: onnx.ModelProto,
     layers: Sequence[str],
     samples: Sequence[Tensors],
     progress: Progress,
-    *,
-    moments: bool,
 ) -> dict[str, Patches]:
     """What each convolution's window sees on the samples.
 
@@ -79,7 +69,6 @@ def patches(
         layers: Names of nodes; those that are no two-dimensional convolution are left out.
         samples: Inputs by name.
         progress: Told about every sample.
-        moments: Whether second moments are wanted too.
     """
     fixed = constants(model)
     nodes = [
@@ -90,50 +79,72 @@ def patches(
     inputs = {value.name for value in feeds(model)}
     names = [node.input[0] for node in nodes if node.input[0] not in inputs]
     session = Session(watched(model, names), threads=0)
-    found: dict[str, Patches] = {}
+    found = {node.name: _Growing(node, fixed[node.input[1]], len(samples)) for node in nodes}
     with progress.step("Measuring layers' inputs", len(samples)) as advance:
         for sample in samples:
             values: Mapping[str, Array] = {**sample, **session.run(sample, list(dict.fromkeys(names)))}
             for node in nodes:
-                _accumulate(found, node, fixed[node.input[1]], values[node.input[0]], len(samples), moments)
+                found[node.name].add(values[node.input[0]])
             advance()
-    return found
+    return {name: one.finish() for name, one in found.items()}
 
 
-def _accumulate(
-    found: dict[str, Patches], node: onnx.NodeProto, weight: Array, data: Array, count: int, moments: bool
-) -> None:
-    given = attributes(node)
-    groups = int(given.get("group", 1))
-    kernel = weight.shape[2:]
-    size = weight.shape[1] * kernel[0] * kernel[1]
-    padded, strides, dilations = _padded(data, kernel, given)
-    rows, columns = (
-        (padded.shape[2 + axis] - dilations[axis] * (kernel[axis] - 1) - 1) // strides[axis] + 1 for axis in range(2)
-    )
-    taps = [(dilations[0] * i, dilations[1] * j) for i in range(kernel[0]) for j in range(kernel[1])]
-    mean = np.stack(
-        [
+class _Growing:
+    """The patches of one convolution while samples come in.
+
+    Args:
+        node: The convolution.
+        weight: Its weights `(C_out, C_in/groups, kH, kW)`.
+        count: How many samples will come.
+    """
+
+    def __init__(self, node: onnx.NodeProto, weight: Array, count: int) -> None:
+        self._given, self._kernel, self._count = attributes(node), weight.shape[2:], count
+        self._groups = groups = int(self._given.get("group", 1))
+        self._size = size = weight.shape[1] * self._kernel[0] * self._kernel[1]
+        self._mean = np.zeros((groups, size))
+        self._moments = np.zeros((groups, size, size)) if size <= LARGEST_PATCH else None
+        self._picked: list[npt.NDArray[np.float32]] = []
+
+    def add(self, data: Array) -> None:
+        """Take one sample's map `(N, C_in, H, W)`."""
+        padded, strides, dilations = _padded(data, self._kernel, self._given)
+        rows, columns = (
+            (padded.shape[2 + axis] - dilations[axis] * (self._kernel[axis] - 1) - 1) // strides[axis] + 1
+            for axis in range(2)
+        )
+        taps = [(dilations[0] * i, dilations[1] * j) for i in range(self._kernel[0]) for j in range(self._kernel[1])]
+        means = [
             padded[:, :, y : y + strides[0] * rows : strides[0], x : x + strides[1] * columns : strides[1]].mean(
                 (0, 2, 3)
             )
             for y, x in taps
-        ],
-        axis=-1,
-    )
-    keep = moments and size <= LARGEST_PATCH
-    if node.name not in found:
-        found[node.name] = Patches(np.zeros((groups, size)), np.zeros((groups, size, size)) if keep else None)
-    entry = found[node.name]
-    entry.mean += mean.reshape(groups, size) / count
-    if entry.moments is not None:
+        ]
+        self._mean += np.stack(means, axis=-1).reshape(self._groups, self._size) / self._count
+        if self._moments is None:
+            return
         chosen = np.linspace(0, rows * columns - 1, min(POSITIONS, rows * columns)).round().astype(int)
         y, x = strides[0] * (chosen // columns), strides[1] * (chosen % columns)
         picked = np.stack([padded[:, :, y + dy, x + dx] for dy, dx in taps], axis=-1)  # (N, C, places, kH * kW)
-        picked = picked.transpose(0, 2, 1, 3).reshape(-1, groups, size).astype(np.float32)
-        for group in range(groups):
-            part = picked[:, group]
-            entry.moments[group] += (part.T @ part).astype(np.float64) / (len(part) * count)
+        picked = picked.transpose(0, 2, 1, 3).reshape(-1, self._groups, self._size)
+        self._picked.append((picked / np.sqrt(len(picked) * self._count)).astype(np.float32))
+        if sum(map(len, self._picked)) >= PLACES_AT_ONCE:
+            self._flush()
+
+    def finish(self) -> Patches:
+        """What all samples came to."""
+        self._flush()
+        return Patches(self._mean, self._moments)
+
+    def _flush(self) -> None:
+        if self._moments is None or not self._picked:
+            return
+        together = np.concatenate(self._picked)  # (places, groups, P)
+        self._picked.clear()
+        if self._groups == 1:
+            self._moments[0] += together[:, 0].T @ together[:, 0]
+        else:
+            self._moments += np.matmul(together.transpose(1, 2, 0), together.transpose(1, 0, 2))
 
 
 def _padded(data: Array, kernel: Sequence[int], given: Mapping[str, Any]) -> tuple[Array, Sequence[int], Sequence[int]]:

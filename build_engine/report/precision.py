@@ -44,7 +44,8 @@ def quantization(built: Built) -> dict[str, Any] | None:
             "worst": lowered.found.worst,
             "kept": sorted(lowered.found.kept),
             "trials": [
-                {"kept": trial.kept, "drop": trial.drop, "worst": trial.worst} for trial in lowered.found.trials
+                {"kept": trial.kept, "drop": trial.drop, "at_least": not trial.complete, "worst": trial.worst}
+                for trial in lowered.found.trials
             ],
         },
         "layers": [

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from build_engine.graph import constants
-from build_engine.quantize import equalize
-from build_engine.quantize.equalize import equalizable
+from build_engine.progress import Silent
+from build_engine.quantize.calibration import Range, calibrate
+from build_engine.quantize.equalize import Scales, equalizable, equalize
+from build_engine.quantize.statistics import patches
 from build_engine.session import Session
 
 
@@ -47,6 +49,11 @@ def outputs(model: onnx.ModelProto) -> np.ndarray:
     return Session(model).run({"x": x})["y"]
 
 
+def changed(scales: Scales) -> int:
+    """Channels that were scaled by more than a tenth."""
+    return sum(int((np.abs(np.log(scale)) > np.log(1.1)).sum()) for scale in scales.values())
+
+
 def spread(model: onnx.ModelProto) -> float:
     """Largest over smallest channel of what `first` writes."""
     rows = np.abs(constants(model)["first.w"]).max(axis=(1, 2, 3))
@@ -57,8 +64,8 @@ def spread(model: onnx.ModelProto) -> float:
 @given(seed=st.integers(0, 1000), depthwise=st.booleans(), groups=st.sampled_from([1, 2, 4]))
 def test_equalization_is_exact_across_relu_and_depthwise_convolutions(seed: int, depthwise: bool, groups: int) -> None:
     model = chain([relu("a", "b")], groups, seed, depthwise)
-    equalized, channels = equalize(model)
-    assert channels > 0
+    equalized, scales = equalize(model)
+    assert changed(scales) > 0
     wanted = outputs(model)
     np.testing.assert_allclose(outputs(equalized), wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
     assert spread(equalized) < spread(model)
@@ -75,8 +82,8 @@ def test_equalization_is_exact_across_relu_and_depthwise_convolutions(seed: int,
 )
 def test_it_is_exact_across_what_is_homogeneous(middle: list[onnx.NodeProto]) -> None:
     model = chain(middle)
-    equalized, channels = equalize(model)
-    assert channels > 0
+    equalized, scales = equalize(model)
+    assert changed(scales) > 0
     wanted = outputs(model)
     np.testing.assert_allclose(outputs(equalized), wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
 
@@ -95,8 +102,42 @@ def test_nothing_that_leaves_the_network_is_scaled() -> None:
 def test_by_activations_channels_reach_alike() -> None:
     model = chain([relu("a", "b")])
     peaks = {"b": np.array([1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 0.0])}
-    equalized, channels = equalize(model, peaks)
+    equalized, scales = equalize(model, peaks)
     before, after = (np.abs(constants(m)["last.w"]).max(axis=(0, 2, 3)) for m in (model, equalized))
     reached = peaks["b"][:7] * before[:7] / after[:7]
-    assert channels >= 6 and reached.max() / reached.min() < 1e3
+    assert changed(scales) >= 6 and reached.max() / reached.min() < 1e3
     assert after[7] == pytest.approx(before[7]), "a channel that is never lit is left alone"
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), depthwise=st.booleans(), groups=st.sampled_from([1, 2, 4]))
+def test_what_an_equalized_network_holds_follows_from_what_the_network_held(
+    seed: int, depthwise: bool, groups: int
+) -> None:
+    model = chain([relu("a", "b")], groups, seed, depthwise)
+    draw = np.random.default_rng(seed)
+    samples = [{"x": draw.normal(size=(1, 3, 9, 11)).astype(np.float32)} for _ in range(3)]
+    equalized, scales = equalize(model)
+    layers = ["first", "dw", "last"]
+    seen, again = (patches(one, layers, samples, Silent()) for one in (model, equalized))
+    reads = {node.name: node.input[0] for node in model.graph.node}
+    for name, wanted in again.items():
+        scale = scales.get(reads[name], np.ones(3))
+        given_ = seen[name].divided(scale)
+        np.testing.assert_allclose(given_.mean, wanted.mean, rtol=1e-4, atol=1e-5 * np.abs(wanted.mean).max())
+        assert given_.moments is not None and wanted.moments is not None
+        np.testing.assert_allclose(given_.moments, wanted.moments, rtol=1e-3, atol=1e-5 * np.abs(wanted.moments).max())
+    tensors = list(scales)
+    before = calibrate(model, tensors, samples, Silent(), tensors)
+    after = calibrate(equalized, tensors, samples, Silent(), tensors)
+    for name, range_ in after.items():
+        told = before[name].divided(scales[name])
+        assert (told.lowest, told.highest) == pytest.approx((range_.lowest, range_.highest), rel=1e-4)
+        np.testing.assert_allclose(told.values, range_.values, rtol=1e-3, atol=1e-4 * np.abs(range_.values).max())
+        assert told.channels is not None and range_.channels is not None
+        np.testing.assert_allclose(told.channels.peaks, range_.channels.peaks, rtol=1e-4)
+
+
+def test_a_range_without_channels_is_not_divided() -> None:
+    with pytest.raises(ValueError, match="by_channel"):
+        Range(-1.0, 1.0, np.zeros(1, np.float32)).divided(np.ones(8))

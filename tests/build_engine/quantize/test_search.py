@@ -162,7 +162,7 @@ def test_what_has_to_stay_out_stays_out_and_a_wrong_order_costs_few_layers(
         made[candidate.identity] = kept
         return {"graph": candidate}
 
-    def judge(candidate: Candidate) -> Judgement:
+    def judge(candidate: Candidate, _enough: float) -> Judgement:
         drop = float(len(costly - made[candidate.identity]))
         return Judgement({"accuracy": 1 - drop / 100}, drop, "accuracy", 0.0)
 

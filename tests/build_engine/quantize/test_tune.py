@@ -42,7 +42,7 @@ SAMPLES = [{"x": np.random.default_rng(seed).exponential(size=(1, 4, 9, 11)).ast
 )
 def test_the_mean_patch_predicts_the_mean_output(groups: int, attributes: dict[str, object]) -> None:
     model = convolution(groups, **attributes)
-    seen = patches(model, ["conv"], SAMPLES, Silent(), moments=False)["conv"]
+    seen = patches(model, ["conv"], SAMPLES, Silent())["conv"]
     rows = constants(model)["w"].reshape(groups, 6 // groups, -1)
     predicted = np.einsum("gop,gp->go", rows, seen.mean).reshape(-1)
     session = Session(model)
@@ -85,7 +85,7 @@ def test_it_pays_where_inputs_go_together() -> None:
 
 def test_bias_correction_leaves_no_mean_error() -> None:
     model = convolution(1, pads=[1] * 4)
-    seen = patches(model, ["conv"], SAMPLES, Silent(), moments=True)
+    seen = patches(model, ["conv"], SAMPLES, Silent())
     weight = constants(model)["w"]
     for learned in (False, True):
         tuned = tune(model, seen, learn_rounding=learned)["conv"]
@@ -98,7 +98,7 @@ def test_bias_correction_leaves_no_mean_error() -> None:
 
 def test_learned_weights_survive_the_quantizers_own_rounding() -> None:
     model = convolution(1)
-    tuned = tune(model, patches(model, ["conv"], SAMPLES, Silent(), moments=True), learn_rounding=True)["conv"]
+    tuned = tune(model, patches(model, ["conv"], SAMPLES, Silent()), learn_rounding=True)["conv"]
     scale = np.abs(constants(model)["w"]).max(axis=(1, 2, 3), keepdims=True) / 127
     steps = tuned.weight / scale
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)

@@ -12,7 +12,7 @@ from server.engines.catalogue import EngineCatalogue
 from server.engines.lane import UNLOADED, Lane
 from server.engines.served_engine import ServedEngine, count_memory
 from server.engines.thread import Turn
-from server.errors import Draining, LimitReached, SwapRefused
+from server.errors import Draining, InferenceFailed, LimitReached, SwapRefused
 from server.frames import CameraKey
 from server.host.process_memory import ProcessMemory
 from server.observe.metrics import Metrics
@@ -245,6 +245,8 @@ class Core:
 
     def on_turn(self, lane: Lane, turn: Turn) -> None:
         """What an engine's thread did. A bug of ours in one frame's answer costs no other frame its own."""
+        if _failed(turn):
+            lane.failed()
         for answer in turn.answers:
             answer.frame.camera.owner.deliver(answer)
         try:  # after the answers, which their credits go with
@@ -312,3 +314,10 @@ class Core:
     def _count_streams(self) -> None:
         self.metrics.streams().set(len(self.sessions))
         self.metrics.cameras().set(sum(len(session.cameras) for session in self.sessions))
+
+
+def _failed(turn: Turn) -> bool:
+    """Whether nothing came of a turn."""
+    if turn.answers:
+        return turn.answers[0].status == "failed"
+    return bool(turn.outcomes) and isinstance(turn.outcomes[0][1], InferenceFailed)

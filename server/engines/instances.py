@@ -146,6 +146,12 @@ class Instances:
         self._paused = False
         self._arrange()
 
+    def look(self) -> None:
+        """Something failed: if a process has ended, do not wait to be told."""
+        for instance in self._all:
+            if instance.watch is not None:
+                instance.watch.look()
+
     def judge(self, judge: Callable[[str], object] | None) -> None:
         """Have somebody told of each batch, on an engine's thread: what went wrong with it, or nothing."""
         for instance in self._all:

@@ -208,6 +208,11 @@ class Lane:
                 remedy="try it with python -m build_engine verify, and look into the server's log",
             )
 
+    def failed(self) -> None:
+        """A turn of an engine failed, maybe because its process ended. Nothing is let in for it from here on then."""
+        if self._instances is not None:
+            self._instances.look()
+
     def died(self, instances: Instances, fault: str) -> bool:
         """See `Owner`. What dies after a swap, before the new engine has proved itself, is not opened again."""
         probation = self._probation

@@ -53,10 +53,16 @@ class ProcessWatch:
     """
 
     def __init__(self, process: WorkerRuntime, ended: Callable[[], None]) -> None:
+        self._process = process
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._fd: int | None = os.dup(process.sentinel)  # our own: the engine's thread closes the other one
         self._loop.add_reader(self._fd, self._on_end)
+
+    def look(self) -> None:
+        """Tell now, if it has ended and the loop has not heard of it yet."""
+        if self._fd is not None and self._process.fate:
+            self._on_end()
 
     def close(self) -> None:
         """Watch no more; a second call does nothing."""

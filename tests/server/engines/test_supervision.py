@@ -178,6 +178,31 @@ async def test_a_replay_waits_for_the_next_process(bundle: Path) -> None:
         assert {result.status for result in results} == {STATUS_OK}
 
 
+async def test_a_replay_that_goes_on_loses_no_more_than_what_waited(bundle: Path, quick: None) -> None:
+    async with serving(bundle, engine_process=True) as running:
+        stream = running.stream()
+        opened = await stream.open([camera()], policy=stream_pb2.POLICY_REPLAY)
+
+        async def flow() -> None:
+            for number in range(300):
+                await stream.send(frame(number))
+                await asyncio.sleep(0.001)
+
+        instances = running.server.catalogue.find()._instances
+        assert instances is not None
+        watch = instances._all[0].watch
+        assert watch is not None and watch._fd is not None
+        asyncio.get_running_loop().remove_reader(watch._fd)  # the kernel may tell of the end after the first failure
+        flowing = asyncio.ensure_future(flow())
+        await running.until(lambda: running.frames("ok") > 20)
+        kill(only_worker())
+        results = await stream.results(300)
+        await flowing
+        assert sorted(result.sequence for result in results) == list(range(300))
+        lost = sum(result.status == STATUS_FAILED for result in results)
+        assert 0 < lost <= opened.credits + 3  # those in the engine, prepared, in the queue and before it
+
+
 async def test_a_replay_does_not_wait_for_an_engine_that_was_given_up(bundle: Path, quick: None) -> None:
     async with serving(bundle, engine_process=True) as running:
         stream = running.stream()

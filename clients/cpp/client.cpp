@@ -21,6 +21,8 @@ namespace {
 
 // Results that wait to be read; beyond it, the oldest is forgotten.
 constexpr std::size_t kMaxUnread = 10'000;
+// A server that vanished without closing, behind a pulled cable, is noticed within twice this.
+constexpr int kKeepaliveMs = 10'000;
 constexpr char kMethod[] = "/monocoque.v1.CameraStreamService/StreamFrames";
 
 enum class Event : std::intptr_t { kStarted = 1, kRead, kWritten, kDone, kFinished };
@@ -218,6 +220,9 @@ class Stream::Implementation {
     arguments.SetMaxReceiveMessageSize(-1);
     arguments.SetMaxSendMessageSize(-1);
     arguments.SetInt("grpc.enable_http_proxy", 0);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
+    arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     return arguments;
   }
 
@@ -402,7 +407,9 @@ class Stream::Implementation {
   }
 
   std::string said() const {
-    const bool lost = status_.error_code() == grpc::StatusCode::UNAVAILABLE;
+    // The server's own words end with what to do; gRPC's do not.
+    const bool lost = status_.error_code() == grpc::StatusCode::UNAVAILABLE &&
+                      status_.error_message().find("\u2192") == std::string::npos;
     return "the server at " + address_ + " ended the stream: " + status_.error_message() + " (status " +
            std::to_string(status_.error_code()) + ")" + (lost ? "\n  -> is `python -m server` running there?" : "");
   }

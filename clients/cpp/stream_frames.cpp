@@ -218,30 +218,49 @@ void run(Arguments arguments) {
     if (!arguments.quiet) print(result);
     summary.add(result);
   };
-  if (arguments.rate == 0) {
-    for (std::uint32_t index = 0; index < arguments.frames; ++index) {
-      submit(index);
-      if (const auto result = stream.next()) take(*result);
-    }
-    stream.finish();
+  const auto take_all = [&] {
     while (const auto result = stream.next()) take(*result);
+  };
+  // What came until the stream broke counts, too; then it is said why it did.
+  std::exception_ptr broken;
+  const auto unless_broken = [&broken](const auto& step) {
+    try {
+      step();
+    } catch (const monocoque::Error&) {
+      broken = std::current_exception();
+    }
+  };
+  if (arguments.rate == 0) {
+    unless_broken([&] {
+      for (std::uint32_t index = 0; index < arguments.frames; ++index) {
+        submit(index);
+        if (const auto result = stream.next()) take(*result);
+      }
+      stream.finish();
+      take_all();
+    });
   } else {
+    std::exception_ptr broken_for_reader;
     std::jthread reader([&] {
       try {
-        while (const auto result = stream.next()) take(*result);
-      } catch (const monocoque::Error& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        take_all();
+      } catch (const monocoque::Error&) {
+        broken_for_reader = std::current_exception();
       }
     });
-    const auto started = std::chrono::steady_clock::now();
-    for (std::uint32_t index = 0; index < arguments.frames; ++index) {
-      std::this_thread::sleep_until(started + std::chrono::nanoseconds(1'000'000'000LL * index / arguments.rate));
-      submit(index);
-    }
+    unless_broken([&] {
+      const auto started = std::chrono::steady_clock::now();
+      for (std::uint32_t index = 0; index < arguments.frames; ++index) {
+        std::this_thread::sleep_until(started + std::chrono::nanoseconds(1'000'000'000LL * index / arguments.rate));
+        submit(index);
+      }
+    });
     stream.finish();
     reader.join();
+    if (!broken) broken = broken_for_reader;
   }
   summary.print(stream.counts());
+  if (broken) std::rethrow_exception(broken);
 }
 
 }  // namespace

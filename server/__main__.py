@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from engine.errors import EngineError
 from server.app import Server
 from server.errors import Draining, StartFailed
-from server.settings import Settings, load_settings
+from server.settings import Settings, load_settings, unknown_variables
 
 log = logging.getLogger("monocoque.server")
 
@@ -44,19 +44,22 @@ async def run(settings: Settings) -> None:
         if not serves:
             server.catalogue.give_up()
 
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        if not serves:
+            log.warning("SIGHUP: no engine is served yet, so none is swapped")
+            return
+        task = asyncio.ensure_future(server.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     try:
         await server.start()
         serves = True
-        reloads: set[asyncio.Task[None]] = set()
-
-        def reload() -> None:
-            task = asyncio.ensure_future(server.reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         await stop.wait()
         log.info("draining, for at most %g s", settings.drain_seconds)
         await server.stop()
@@ -81,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
         )
+        for complaint in unknown_variables(os.environ):
+            log.warning("%s", complaint)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         asyncio.run(run(settings))
     except Draining:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -160,6 +161,7 @@ class Server:
         keep_large_buffers(2 * limits.max_frame_bytes * self.settings.max_cameras)
         cv2.setNumThreads(self.settings.threads or os.cpu_count() or 1)
         try:
+            self._check_ports()
             self._stack.push_async_callback(self.catalogue.close)
             self.core = Core(self.catalogue, limits, self.metrics, self._host_clock, self._process, server_version())
             self.core.state.on_change = self._on_state
@@ -217,6 +219,13 @@ class Server:
         """Where frames wait for the first engine."""
         return self.catalogue.find().mailbox
 
+    def _check_ports(self) -> None:
+        """Say that a port cannot be had before an engine is opened, which may take minutes."""
+        settings = self.settings
+        for flag, port in (("--port", settings.port), ("--metrics-port", settings.metrics_port)):
+            with _listening(flag, settings.host, port):
+                _probe(settings.host, port)
+
     async def _listen(self, limits: Limits) -> Addresses:
         settings = self.settings
         largest = self._largest_message(limits)
@@ -236,7 +245,6 @@ class Server:
         reflection.enable_server_reflection(names, server)
         scrape = ScrapeServer(self.metrics, self._refresh_metrics)
         with _listening("--port", settings.host, settings.port):
-            _probe(settings.host, settings.port)
             port = self.open_inference.port = server.add_insecure_port(_join(settings.host, settings.port))
         with _listening("--metrics-port", settings.host, settings.metrics_port):
             metrics_port = await scrape.start(settings.host, settings.metrics_port)
@@ -317,10 +325,16 @@ def _listening(flag: str, host: str, port: int) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError
         reason = error.strerror if isinstance(error, OSError) else error
-        raise StartFailed(
-            f"cannot listen on {_join(host, port)}: {reason}",
-            remedy=f"is another server running? Stop it, or choose another {flag}",
-        ) from None
+        raise StartFailed(f"cannot listen on {_join(host, port)}: {reason}", remedy=_remedy(flag, error)) from None
+
+
+def _remedy(flag: str, error: OSError | RuntimeError) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL:
+        return "give an address of this host with --host: 127.0.0.1, or 0.0.0.0 for all"
+    if number == errno.EACCES:
+        return f"ports below 1024 are for root; choose another {flag}"
+    return f"is another server running? Stop it, or choose another {flag}"
 
 
 def _join(host: str, port: int) -> str:

@@ -146,6 +146,8 @@ class Core:
                 old.bundle.digest,
                 "; its labels or outputs are others" if new.schema != old.schema else "",
             )
+        else:
+            log.info("%s: version %s (%.12s) is the bundle that lies there", lane.name, lane.version, old.bundle.digest)
         return admin_pb2.SwapEngineResponse(
             version=lane.version,
             digest=new.bundle.digest,

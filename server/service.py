@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -26,6 +27,13 @@ OPEN_SECONDS = 10.0
 """For the first message of a stream. A call that says nothing, or half a message, takes the place of one that would."""
 Context = Any
 """`grpc.aio.ServicerContext[bytes, bytes]`; its read and write are missing from the stubs' generic form."""
+
+
+@dataclass
+class _Named:
+    """What the log calls a call: its stream's id, once it has one."""
+
+    name: str
 
 
 class Service:
@@ -78,16 +86,21 @@ class Service:
             await context.abort(*ending)
 
     async def _stream_frames(self, _: object, context: Context) -> None:
-        ended = self._core.metrics.streams_ended
+        named = _Named("a stream that did not open")
         try:
-            ending = await _ending_of(self._serve(context))
+            ending = await _ending_of(self._serve(context, named))
         except asyncio.CancelledError:
-            ended("CANCELLED").inc()
+            self._ended_stream(context, named, "CANCELLED", "the client has left")
             raise
-        ended("OK" if ending is None else ending[0].name).inc()
-        log.info("a stream of %s ended: %s", context.peer(), "all answered" if ending is None else ending[1])
-        if ending is not None:
-            await context.abort(*ending)
+        if ending is None:
+            self._ended_stream(context, named, "OK", "all answered")
+            return
+        self._ended_stream(context, named, ending[0].name, ending[1])
+        await context.abort(*ending)
+
+    def _ended_stream(self, context: Context, named: _Named, code: str, why: str) -> None:
+        self._core.metrics.streams_ended(code).inc()
+        log.info("%s of %s ended: %s", named.name, context.peer(), why)
 
     async def _serve_watcher(self, request: bytes, context: Context) -> None:
         self._core.check_not_draining()
@@ -112,7 +125,7 @@ class Service:
             finally:
                 self._core.state.leave(watcher)
 
-    async def _serve(self, context: Context) -> None:
+    async def _serve(self, context: Context, named: _Named) -> None:
         try:
             first = await asyncio.wait_for(context.read(), OPEN_SECONDS)
         except asyncio.TimeoutError:
@@ -125,6 +138,7 @@ class Service:
         if request.WhichOneof("message") != "open":
             raise OutOfOrder("the first message is not `open`", remedy="send `open` first")
         session = self._core.open(request.open)
+        named.name = session.id
         log.info(
             "%s opened by %s: %s, %s",
             session.id,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,8 @@ from server.errors import StartFailed
 from server.host.tuning import parse_cpus
 
 ENVIRONMENT_PREFIX = "MONOCOQUE_"
+OTHERS_VARIABLES = ("MONOCOQUE_BIND", "MONOCOQUE_EXTRAS", "MONOCOQUE_IMAGE_TEST", "MONOCOQUE_MEMORY_LIMIT")
+"""Those of docker-compose.yml and of the tests, which a shell may have exported."""
 
 EXAMPLES = """\
 examples:
@@ -38,6 +41,8 @@ examples:
   curl http://127.0.0.1:8002/metrics                   what Prometheus reads
 
 A flag beats the environment, the environment beats the file, the file beats the default.
+SIGTERM ends the server once what it accepted is answered; SIGHUP swaps the engines whose bundles were replaced.
+Exit code: 0 after SIGTERM, 1 after a second one, 2 where the server cannot start.
 """
 
 
@@ -75,11 +80,20 @@ def _parse_bytes(text: object) -> object:
 
 
 SIZE = re.compile(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})")
+LARGEST_SIDE = 16_384
+"""Pixels. A frame of twice that would not fit the 2 GiB of a gRPC message."""
+MOST_THREADS = 1024
+MOST_INSTANCES = 256
+MOST_AT_ONCE = 100_000
+"""Streams, cameras and watchers: far beyond any host, and what gRPC is told still fits 32 bits."""
 
 
 def _check_size(text: str) -> str:
-    if SIZE.fullmatch(text) is None:
+    match = SIZE.fullmatch(text)
+    if match is None:
         raise ValueError("write WIDTHxHEIGHT, for example 1920x1080")
+    if max(int(match[1]), int(match[2])) > LARGEST_SIDE:
+        raise ValueError(f"a side has at most {LARGEST_SIDE} pixels")
     return text
 
 
@@ -123,14 +137,18 @@ class Settings(BaseSettings):
         default=None, description="directory of bundles: all are served, by name and version"
     )
     config: Path | None = Field(default=None, description="YAML file with any of these names")
-    host: str = Field(default="127.0.0.1", description="address to listen on, for frames and for metrics")
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on, for frames and for metrics")
     port: Port = Field(default=8001, description="port for frames (gRPC); 0 takes a free one")
     metrics_port: Port = Field(default=8002, description="port for Prometheus (HTTP); 0 takes a free one")
     target: Target = Field(default="cpu", description="device class that runs the engine")
     fallback: bool = Field(default=False, description="run on the CPU where the target cannot be had, and say so")
     self_check: bool = Field(default=True, description="compare the engine with the bundle's reference at start")
-    threads: int | None = Field(default=None, ge=1, description="threads of one inference; else one per core")
-    instances: int = Field(default=1, ge=1, description="engines of each bundle, each with its own thread and memory")
+    threads: int | None = Field(
+        default=None, ge=1, le=MOST_THREADS, description="threads of one inference; else one per core"
+    )
+    instances: int = Field(
+        default=1, ge=1, le=MOST_INSTANCES, description="engines of each bundle, each with its own thread and memory"
+    )
     overlap: Literal["auto", "on", "off"] = Field(
         default="auto", description="prepare a batch while another is computed; auto where there is a second core"
     )
@@ -151,9 +169,11 @@ class Settings(BaseSettings):
     )
     max_frame: Size = Field(default="1920x1080", description="largest frame accepted; the gRPC message limit follows")
     max_batch: int = Field(default=1, ge=1, description="frames per launch, at most; more than 1 pays on GPUs only")
-    max_streams: int = Field(default=16, ge=1, description="frame streams at the same time")
-    max_cameras: int = Field(default=32, ge=1, description="cameras at the same time, and camera names in the metrics")
-    max_watchers: int = Field(default=16, ge=0, description="subscribers to results at the same time")
+    max_streams: int = Field(default=16, ge=1, le=MOST_AT_ONCE, description="frame streams at the same time")
+    max_cameras: int = Field(
+        default=32, ge=1, le=MOST_AT_ONCE, description="cameras at the same time, and camera names in the metrics"
+    )
+    max_watchers: int = Field(default=16, ge=0, le=MOST_AT_ONCE, description="subscribers to results at the same time")
     memory_budget: Bytes = Field(
         default="1G", validate_default=True, description="bytes for frames that wait, over all streams (512M, 2G)"
     )
@@ -192,7 +212,12 @@ class _KebabYaml(YamlConfigSettingsSource):
     """A YAML file whose keys may be written as the flags are: `max-frame` or `max_frame`."""
 
     def __call__(self) -> dict[str, Any]:
-        return {name.replace("-", "_"): value for name, value in super().__call__().items()}
+        found: dict[str, Any] = {}
+        for name, value in super().__call__().items():
+            if (key := name.replace("-", "_")) in found:
+                raise ValueError(f"it says {key.replace('_', '-')} twice")
+            found[key] = value
+        return found
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:
@@ -231,6 +256,21 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         raise StartFailed(f"{path} cannot be read as settings: {error}", remedy=remedy) from None
 
 
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with each variable that looks like a setting and is none, so that a misspelt one is noticed.
+
+    Args:
+        environment: Variables of the process.
+    """
+    known = [f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    complaints = []
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in (*known, *OTHERS_VARIABLES):
+            close = difflib.get_close_matches(name, known, n=1)
+            complaints.append(f"{name} is no setting" + (f"; is {close[0]} meant?" if close else ""))
+    return complaints
+
+
 class _JoinPaths(argparse.Action):
     """Several bundles as one text, separated as in PATH: the environment variable's form."""
 
@@ -267,5 +307,7 @@ def _explain(error: ValidationError) -> str:
         elif fault["type"] == "extra_forbidden":
             faults.append(f"{name}: no such setting")
         else:
-            faults.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}, not {fault['input']!r}")
+            source = f"{ENVIRONMENT_PREFIX}{name.upper().replace('-', '_')}"
+            said = f"{name}: {fault['msg'].removeprefix('Value error, ')}, not {fault['input']!r}"
+            faults.append(f"{said} ({source})" if os.environ.get(source) == fault["input"] else said)
     return "; ".join(faults)

@@ -296,8 +296,8 @@ ENGINE_ROW = (
     ),
     Panel(
         "Engine memory",
-        "Weights, activations and input/output buffers. What a backend cannot know is absent: ONNX Runtime does not "
-        "tell activations.",
+        "Weights, activations and input/output buffers; what a backend does not tell is absent. Activations of ONNX "
+        "Runtime are what the process grew by while the engine was opened.",
         (
             (
                 "sum by (engine, engine_version, kind) (monocoque_engine_memory_bytes)",

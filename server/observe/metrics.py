@@ -70,7 +70,7 @@ TRITON_METRICS = {
     "nv_inference_compute_output_duration_us": "Time of copying their outputs.",
 }
 """Triton's names for what an engine does, whoever asks: requests of the Open Inference Protocol and camera frames. They
-only grow, though they are gauges: a counter's name would have to end in `_total`."""
+are counters, as Triton's are, without the `_total` that prometheus-client would add to a counter's name."""
 
 
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
@@ -82,10 +82,12 @@ class Family(Generic[Kind]):
     Args:
         metric: The prometheus-client object; its labels are taken from it.
         label_names: Names of its labels, in order.
+        only_grows: Whether a gauge is shown as the counter that it is; see `TRITON_METRICS`.
     """
 
-    def __init__(self, metric: Kind, label_names: tuple[str, ...]) -> None:
+    def __init__(self, metric: Kind, label_names: tuple[str, ...], only_grows: bool = False) -> None:
         self.metric: Kind = metric
+        self.only_grows = only_grows
         self.label_names = label_names
         self.series: dict[tuple[str, ...], Kind] = {} if label_names else {(): metric}
 
@@ -259,7 +261,10 @@ class Metrics:
                 "precision",
             ),
         )
-        self.triton = {name: self._gauge(name, text, ("model", "version")) for name, text in TRITON_METRICS.items()}
+        self.triton = {
+            name: self._gauge(name, text, ("model", "version"), only_grows=True)
+            for name, text in TRITON_METRICS.items()
+        }
         self._process = ProcessCollector(registry=self.registry)
 
     def camera(self, camera_id: str) -> CameraMetrics:
@@ -321,10 +326,10 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Family[Counter]:
         return self._family(Counter(name, text, labels, registry=self.registry), labels)
 
-    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Family[Gauge]:
-        return self._family(Gauge(name, text, labels, registry=self.registry), labels)
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...], only_grows: bool = False) -> Family[Gauge]:
+        return self._family(Gauge(name, text, labels, registry=self.registry), labels, only_grows)
 
-    def _family(self, metric: Kind, labels: tuple[str, ...]) -> Family[Kind]:
-        family = Family(metric, labels)
+    def _family(self, metric: Kind, labels: tuple[str, ...], only_grows: bool = False) -> Family[Kind]:
+        family = Family(metric, labels, only_grows)
         self.families.append(family)
         return family

@@ -35,16 +35,17 @@ def slices(metrics: Metrics) -> Iterator[str]:
         for values, series in list(family.series.items()):
             labels = dict(zip(family.label_names, values, strict=True))
             for metric in series.collect():
-                head = "" if described else _head(metric)
+                head = "" if described else _head(metric, family.only_grows)
                 described = True
                 yield head + _lines(metric, labels)
     for metric in metrics.collect_process():
         yield _head(metric) + _lines(metric, {})
 
 
-def _head(metric: Metric) -> str:
+def _head(metric: Metric, only_grows: bool = False) -> str:
     name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-    return f"# HELP {name} {_escape(metric.documentation)}\n# TYPE {name} {metric.type}\n"
+    kind = "counter" if only_grows else metric.type
+    return f"# HELP {name} {_escape(metric.documentation)}\n# TYPE {name} {kind}\n"
 
 
 def _lines(metric: Metric, labels: Mapping[str, str]) -> str:

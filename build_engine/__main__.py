@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Sequence
@@ -34,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BuildError, EngineError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        print(f"error: {what}{error.strerror}\n  → check the path, its permissions and the disk", file=sys.stderr)
+        what, remedy = error.filename or getattr(given, "output", None), "check the path, its permissions and the disk"
+        if error.errno == errno.ENOSPC:
+            remedy = "make room there, or write elsewhere with -o; nothing was left behind"
+        print(f"error: {what}: {error.strerror}\n  → {remedy}" if what else f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print(
             "stopped; nothing was written. What a search measured is kept: the same command goes on from there",

@@ -192,9 +192,10 @@ def load_metric(given: str) -> Callable[..., Mapping[str, float]]:
         if not separator:
             raise AttributeError("no ':' in the name")
         function: Callable[..., Mapping[str, float]] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+        what = "" if isinstance(error, (ImportError, AttributeError, ValueError)) else f"{type(error).__name__}: "
         raise BuildError(
-            f"no metric {given!r}: {error}",
+            f"no metric {given!r}: {what}{error}",
             remedy="name package.module:function; it takes run(batch) -> outputs and returns numbers by name",
         ) from None
     return function
@@ -251,7 +252,7 @@ def evaluate(
             answer = function(run, **arguments)
         except BuildError:
             raise
-        except Exception as error:  # whatever the user's metric raises
+        except (Exception, SystemExit) as error:  # whatever the user's metric raises
             text = f"the metric failed on graph {graph}: {type(error).__name__}: {error}"
             raise BuildError(text, remedy=remedy) from error
     try:

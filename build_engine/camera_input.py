@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,11 @@ class CameraInput:
             raise BuildError(
                 f"{self.color} frames have {channels} channels; mean has {len(self.mean)} values, std {len(self.std)}",
                 remedy=f"give {channels} values each: --mean {','.join(['123.7'] * channels)}",
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise BuildError(
+                f"mean {self.mean} and std {self.std} are not all numbers",
+                remedy="give what the network was trained with: --mean 123.7,116.3,103.5 --std 58.4,57.1,57.4",
             )
         if min(self.std) <= 0:
             raise BuildError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from build_engine.errors import BuildError
+from build_engine.given import check_folder
 from build_engine.graph import Tensors
 from build_engine.progress import Progress
 from engine.manifest import Preprocessing
@@ -115,8 +118,7 @@ def read_samples(
 
 
 def _files(folder: Path, suffixes: frozenset[str], *, camera: bool) -> list[Path]:
-    if not folder.is_dir():
-        raise BuildError(f"no folder at {folder}", remedy="give a folder of frames to --calibration-data")
+    check_folder(folder)
     everything = sorted(path for path in folder.rglob("*") if path.is_file())
     files = [path for path in everything if path.suffix.lower() in suffixes]
     if files:
@@ -134,7 +136,10 @@ def _files(folder: Path, suffixes: frozenset[str], *, camera: bool) -> list[Path
 
 def _frame(file: Path, preprocessing: Preprocessing) -> list[Tensors] | None:
     gray = preprocessing.color == "gray"
-    image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than OpenCV takes
+        return None
     if image is None:
         return None
     if preprocessing.color == "rgb":
@@ -147,11 +152,11 @@ def _frame(file: Path, preprocessing: Preprocessing) -> list[Tensors] | None:
 def _arrays(file: Path, inputs: Sequence[TensorSpec]) -> list[Tensors] | None:
     try:
         content = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        arrays: dict[str, npt.NDArray[Any]] = (
+            {inputs[0].name: content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
+        )
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    arrays: dict[str, npt.NDArray[Any]] = (
-        {inputs[0].name: content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
-    )
     if missing := [spec.name for spec in inputs if spec.name not in arrays]:
         raise BuildError(
             f"{file} has no array {', '.join(missing)}; it has {', '.join(arrays)}",
@@ -168,6 +173,9 @@ def _arrays(file: Path, inputs: Sequence[TensorSpec]) -> list[Tensors] | None:
                 f"{file}: {spec.name} is {array.dtype}{list(array.shape)}, wanted is {spec.dtype}{list(spec.shape)}",
                 remedy="write the arrays as the model takes them",
             )
+        if not array.size or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+            what = "holds a NaN or an infinity" if array.size else "holds nothing"
+            raise BuildError(f"{file}: {spec.name} {what}", remedy="write what the network sees, or remove the file")
     entries = counts.pop() if counts else 1
     return [
         {spec.name: arrays[spec.name][index : index + 1] if spec.batched else arrays[spec.name] for spec in inputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,11 +11,37 @@ from pydantic import ValidationError
 
 from build_engine.errors import BuildError
 from build_engine.options import LACKING
+from engine.bundle import MANIFEST
+from engine.bundle_files import check_replaceable
 from engine.manifest import DetectionPostprocessing, Precision, Target
 from engine.tensors import TensorSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,63}")
+
+
+def check_output(path: Path) -> None:
+    """Check that a bundle can be written to a path; nothing is.
+
+    Raises:
+        BundleInvalid: Something that is no bundle lies there.
+        BuildError: There is no way to make a file there.
+    """
+    check_replaceable(path, MANIFEST)
+    there = next(folder for folder in (path.absolute().parent, *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written to" if there.is_dir() else "is no folder"
+        raise BuildError(f"{there} {why}", remedy="name another path for -o")
+
+
+def check_folder(path: Path | None) -> None:
+    """Check that there is a folder of calibration data, where one was named.
+
+    Raises:
+        BuildError: There is none.
+    """
+    if path is not None and not path.is_dir():
+        raise BuildError(f"no folder at {path}", remedy="give a folder of frames to --calibration-data")
 
 
 def read_postprocessing(path: Path | None) -> DetectionPostprocessing | None:

@@ -18,7 +18,14 @@ from build_engine.compile.tensorrt import Compiled, compile_graph
 from build_engine.errors import BuildError
 from build_engine.frames import FEW_FRAMES, Samples, read_samples
 from build_engine.fusing import fuse_network
-from build_engine.given import check_identity, check_outputs, check_targets, read_postprocessing
+from build_engine.given import (
+    check_folder,
+    check_identity,
+    check_output,
+    check_outputs,
+    check_targets,
+    read_postprocessing,
+)
 from build_engine.graph import dimensions, feeds, random_inputs, serialize, tensor_specs
 from build_engine.load import load_model, parse_source
 from build_engine.load.free import FreeDimensions, check_fixed, find_free
@@ -47,6 +54,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     source = parse_source(options.model)
     name = options.name or source.name
     check_identity(name, options.version)
+    check_output(options.output)
+    check_folder(options.calibration_data)
     postprocessing = read_postprocessing(options.postprocess)
     check_targets(options.precision, options.targets)
     if options.precision in ("int8", "fp8") and options.calibration_data is None:

@@ -170,7 +170,7 @@ def write_files(path: Path, files: Mapping[str, bytes], mark: str) -> None:
         OSError: The disk refused; nothing is left behind.
     """
     path = path.absolute()
-    _check_replaceable(path, mark)
+    check_replaceable(path, mark)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
         fresh = Path(scratch) / "new"
@@ -185,7 +185,12 @@ def write_files(path: Path, files: Mapping[str, bytes], mark: str) -> None:
         _swap(fresh, path, Path(scratch) / "old")
 
 
-def _check_replaceable(path: Path, mark: str) -> None:
+def check_replaceable(path: Path, mark: str) -> None:
+    """Check that a tree may be written to a path: nothing lies there, an empty directory, or an older bundle.
+
+    Raises:
+        BundleInvalid: Something else does.
+    """
     if not path.exists():
         return
     if path.suffix == ".zip":

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from surround.canvas import Image
 from surround.dataset import SPLITS, render_split
 from surround.overlay import draw_truth, mosaic
 from surround.source import open_source
 
+USER_ERROR = 2
 WEIGHTS = Path(__file__).with_name("weights") / "surround.safetensors"
 
 _EXAMPLES = """\
@@ -66,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--at", type=float, default=1.0, metavar="SECONDS", help="time of the mosaic (default: %(default)s)"
     )
     render.add_argument("--plain", action="store_true", help="leave the ground truth out of the mosaic")
-    render.add_argument(
-        "--frames", type=int, default=0, metavar="N", help="write N frames of a split instead of a mosaic"
-    )
+    render.add_argument("--frames", type=_count, metavar="N", help="write N frames of a split instead of a mosaic")
     render.add_argument(
         "--split", choices=sorted(SPLITS), default="train", help="split of --frames (default: %(default)s)"
     )
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--weights", type=Path, default=WEIGHTS, metavar="FILE", help="safetensors (default: the committed ones)"
     )
-    evaluate.add_argument("--frames", type=int, default=600, metavar="N", help="how many (default: %(default)s)")
+    evaluate.add_argument("--frames", type=_count, default=600, metavar="N", help="how many (default: %(default)s)")
     evaluate.add_argument("--split", choices=sorted(SPLITS), default="heldout", help="which (default: %(default)s)")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the metrics here")
     train = commands.add_parser("train", help="train the network", epilog=_TRAIN, formatter_class=raw)
@@ -88,12 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--weights", type=Path, metavar="FILE", help="finished weights (default: OUTPUT/surround.safetensors)"
     )
-    train.add_argument("--frames", type=int, default=12_000, metavar="N", help="rendered frames (default: %(default)s)")
+    train.add_argument(
+        "--frames", type=_count, default=12_000, metavar="N", help="rendered frames (default: %(default)s)"
+    )
     train.add_argument(
         "--small-steps", type=int, default=2400, metavar="N", help="steps at 320x192, batch 32 (default: %(default)s)"
     )
     train.add_argument(
-        "--steps", type=int, default=4000, metavar="N", help="steps at 640x384, batch 8 (default: %(default)s)"
+        "--steps", type=_count, default=4000, metavar="N", help="steps at 640x384, batch 8 (default: %(default)s)"
     )
     train.add_argument("--seed", type=int, default=1, help="scenes, weights and batches (default: %(default)s)")
     train.add_argument(
@@ -107,12 +109,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    """A number of frames or steps, at least 1.
+
+    Raises:
+        ValueError: It is less.
+    """
+    if (count := int(text)) < 1:
+        raise ValueError
+    return count
+
+
+_count.__name__ = "number of 1 or more"  # argparse puts it into its message
+
+
+def _write(path: Path, image: Image) -> None:
+    """Write a picture (H, W, 3) RGB; OpenCV itself says nothing when the disk refuses."""
+    path.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+
+
 def _render(arguments: argparse.Namespace) -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.frames:
         samples = render_split(arguments.split, 0, arguments.frames)
         for n, sample in enumerate(track(samples, "render", total=arguments.frames)):
-            cv2.imwrite(str(arguments.output / f"{n:05d}.png"), sample.frame.image[..., ::-1])
+            _write(arguments.output / f"{n:05d}.png", sample.frame.image)
         print(f"{arguments.frames} frames of {arguments.split} in {arguments.output}")
         return
     spec = ",".join(filter(None, (arguments.source, f"fps={1 / arguments.at if arguments.at > 0 else 30}", "frames=2")))
@@ -124,7 +145,7 @@ def _render(arguments: argparse.Namespace) -> None:
     if not arguments.plain:
         images = {name: draw_truth(image, source.truth[name]) for name, image in images.items()}
     path = arguments.output / "mosaic.png"
-    cv2.imwrite(str(path), mosaic(images)[..., ::-1])
+    _write(path, mosaic(images))
     print(path)
 
 
@@ -161,17 +182,25 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0 done, 2 something that was given cannot be used.
+    """
     arguments = _parser().parse_args(argv)
     try:
         {"render": _render, "evaluate": _evaluate, "train": _train}[arguments.command](arguments)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        print(f"error: {error}\n  → check the path, its permissions and the disk", file=sys.stderr)
     except ModuleNotFoundError as error:
-        print(f"error: {error}; this command needs the build extra: pip install 'monocoque[build]'", file=sys.stderr)
-        return 1
-    return 0
+        print(f"error: {error.name} is not installed\n  → pip install 'monocoque[build]'", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; a training run goes on from its last checkpoint with the same command", file=sys.stderr)
+    else:
+        return 0
+    return USER_ERROR
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import contextlib
 import inspect
 import io
 import logging
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -26,6 +27,7 @@ from build_engine.load.shapes import InputShape
 DEFAULT_OPSET = 18
 """PyTorch's own: nothing has to be converted. TensorRT 10.3 (JetPack 6) reads opsets 9 to 20, and opset 18 needs only
 IR version 8."""
+_USER_LINE = re.compile(r'raised this error:\s+File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n(?P<code>.*)')
 EXAMPLE_BATCH = 2
 """Batch of the example input; with 1 the exporter would take the batch for a constant."""
 
@@ -60,10 +62,7 @@ def export(model: nn.Module, shapes: Sequence[InputShape], opset: int | None) ->
     """
     model = model.eval()
     inputs = _named_inputs(model, shapes)
-    examples = {
-        name: torch.zeros((EXAMPLE_BATCH, *shape.sizes[1:]), dtype=getattr(torch, shape.dtype))
-        for name, shape in inputs.items()
-    }
+    examples = _zeros(inputs)
     with _quiet(), torch.no_grad():
         try:
             outputs = _output_names(model(**examples))
@@ -108,6 +107,13 @@ def _export(
             dynamic_shapes=dynamic,
         )
     except Exception as error:  # the exporter's kinds are private
+        if "data-dependent" in (text := str(error)):
+            found = _USER_LINE.search(text)
+            where = f" ({found['code'].strip()}, {found['file']} line {found['line']})" if found else ""
+            raise BuildError(
+                f"the model cannot be exported to ONNX: forward decides by what a tensor holds{where}",
+                remedy="compute both ways and take one with torch.where, or decide on the host",
+            ) from None
         raise BuildError(f"the model cannot be exported to ONNX: {_cause(error)}", remedy=_remedy(error)) from None
     assert program is not None  # noqa: S101 - it is None without dynamo only
     return program
@@ -161,6 +167,17 @@ def _named_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> dict[str, I
     return inputs
 
 
+def _zeros(inputs: Mapping[str, InputShape]) -> dict[str, torch.Tensor]:
+    try:
+        return {
+            name: torch.zeros((EXAMPLE_BATCH, *shape.sizes[1:]), dtype=getattr(torch, shape.dtype))
+            for name, shape in inputs.items()
+        }
+    except RuntimeError:  # what torch raises when memory is short
+        given = ", ".join(f"{name}={'x'.join(map(str, shape.sizes))}" for name, shape in inputs.items())
+        raise BuildError(f"inputs {given} do not fit into memory", remedy="check --input-shape") from None
+
+
 def _output_names(result: object) -> tuple[str, ...]:
     if isinstance(result, torch.Tensor):
         return ("output",)
@@ -200,7 +217,11 @@ def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -36,20 +36,31 @@ def create(module: str, factory: str) -> nn.Module:
             f"{given}: cannot import {module}: {error}",
             remedy="install its package, or run from the folder that holds it",
         ) from None
-    except AttributeError:
-        raise BuildError(
-            f"{module} has no attribute {factory!r}", remedy="name a function or class that returns the model"
-        ) from None
+    except AttributeError as error:
+        if module in sys.modules:
+            raise BuildError(
+                f"{module} has no attribute {factory!r}", remedy="name a function or class that returns the model"
+            ) from None
+        raise _fails_to_import(module, error) from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        raise _fails_to_import(module, error) from error
     try:
         model = found() if callable(found) and not isinstance(found, nn.Module) else found
-    except Exception as error:  # whatever the user's factory raises
-        raise BuildError(
-            f"{given}() raised {type(error).__name__}: {error}",
-            remedy="name a factory that needs no arguments: def deployed(): return Network(width=48)",
-        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's factory raises
+        remedy = f"""call it in Python first, without a GPU: python -c "import {module}; {module}.{factory}()\""""
+        if isinstance(error, TypeError) and "argument" in str(error):
+            remedy = "name a factory that needs no arguments: def deployed(): return Network(width=48)"
+        raise BuildError(f"{given}() raised {type(error).__name__}: {error}", remedy=remedy) from error
     if not isinstance(model, nn.Module):
         raise BuildError(f"{given} gave {type(model).__name__}, no torch.nn.Module", remedy="return the model")
     return model
+
+
+def _fails_to_import(module: str, error: BaseException) -> BuildError:
+    return BuildError(
+        f"{module} raised {type(error).__name__} when it was imported: {error}",
+        remedy=f'repair it; python -c "import {module}" says the same',
+    )
 
 
 def create_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, tuple[int, ...] | None]:

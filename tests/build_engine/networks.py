@@ -127,6 +127,28 @@ def unexportable() -> nn.Module:
     return Unexportable()
 
 
+class Deciding(nn.Module):
+    """What it computes depends on what is in the frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        y: Tensor = self.conv(image)
+        if y.mean() > 0:
+            y = 2 * y
+        return y
+
+
+def deciding() -> nn.Module:
+    return Deciding()
+
+
+def unlicensed() -> nn.Module:
+    raise SystemExit("no licence")
+
+
 def needs_argument(width: int) -> nn.Module:
     raise AssertionError(width)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,10 @@ def raises(run: Any) -> dict[str, float]:
     raise ZeroDivisionError("no labels")
 
 
+def leaves(run: Any) -> dict[str, float]:
+    raise SystemExit("no data set")
+
+
 def not_a_number(run: Any) -> dict[str, float]:
     return {"mAP50": float("nan")}
 
@@ -91,7 +96,10 @@ def test_a_metric_runs_the_network_with_its_arguments(classifier: onnx.ModelProt
     assert evaluate(function, {"frames": 3}, "float", serialize(classifier), "image", Silent()) == {"rows": 3.0}
 
 
-@pytest.mark.parametrize(("function", "says"), [(raises, "ZeroDivisionError: no labels"), (not_a_number, "mAP50")])
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [(raises, "ZeroDivisionError: no labels"), (leaves, "SystemExit: no data set"), (not_a_number, "mAP50")],
+)
 def test_a_metric_that_fails_is_an_error(function: Any, says: str, classifier: onnx.ModelProto) -> None:
     with pytest.raises(BuildError, match=says):
         evaluate(function, {}, "float", serialize(classifier), "image", Silent())
@@ -101,3 +109,10 @@ def test_a_metric_that_fails_is_an_error(function: Any, says: str, classifier: o
 def test_a_metric_that_does_not_exist(name: str) -> None:
     with pytest.raises(BuildError, match="no metric"):
         load_metric(name)
+
+
+def test_a_metric_whose_module_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unlabelled.py").write_text("raise RuntimeError('no labels here')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BuildError, match="no metric 'unlabelled:f': RuntimeError: no labels here"):
+        load_metric("unlabelled:f")

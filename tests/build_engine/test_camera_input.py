@@ -80,3 +80,8 @@ def test_what_cannot_be_is_refused(camera: tuple, says: str) -> None:
 def test_a_network_that_takes_no_such_image_is_refused_with_what_it_takes(classifier: onnx.ModelProto) -> None:
     with pytest.raises(BuildError, match=r"the model takes image\['batch', 3, 64, 96\]"):
         takes_frames(classifier, CameraInput("gray", (128.0,), (64.0,)))
+
+
+def test_a_mean_that_is_no_number_is_refused_by_name() -> None:
+    with pytest.raises(BuildError, match=r"mean \(nan, 1.0, 1.0\) .* not all numbers"):
+        CameraInput("rgb", (float("nan"), 1.0, 1.0), (1.0, 1.0, 1.0))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import onnx
@@ -177,3 +180,67 @@ def test_what_was_typed_wrong_is_said_with_what_to_type(
 ) -> None:
     assert says in fails(capsys, "build", classifier_file, "-o", tmp_path / "b", *arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [("file", "exists and is no bundle"), ("folder", "exists and is no bundle"), ("file/bundle", "is no folder")],
+)
+def test_where_no_bundle_can_lie_is_said_before_the_model_is_read(
+    output: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    assert says in fails(capsys, "build", tmp_path / "none.onnx", "-o", tmp_path / output)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_missing_calibration_folder_is_said_before_the_model_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "absent"
+    said = fails(
+        capsys, "build", "none.onnx", "-o", tmp_path / "b", "--precision", "int8", "--calibration-data", absent
+    )
+    assert f"no folder at {absent}" in said
+
+
+@pytest.mark.parametrize("command", ["build", "fuse"])
+def test_a_disk_that_refuses_leaves_nothing_and_is_named(command: str, classifier_file: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a disk that is full."""
+    output = tmp_path / "out" / "fused.onnx"
+    output.parent.mkdir()
+    arguments = [command, str(classifier_file), "-o", str(output), "--latency-seconds", "0"]
+    line = 'trap "" XFSZ; ulimit -f 1; exec "$@"'
+    finished = subprocess.run(
+        ["bash", "-c", line, "bash", sys.executable, "-m", "build_engine", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 2 and "Traceback" not in finished.stderr
+    assert f"{output}: File too large" in finished.stderr and "\n  → " in finished.stderr
+    assert not list(output.parent.iterdir())
+
+
+def test_a_build_that_is_interrupted_says_so_and_leaves_nothing(
+    classifier_file: Path, frames_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "waits.py").write_text(
+        "import pathlib, time\n\n\ndef metric(run):\n    pathlib.Path('asked').touch()\n    time.sleep(600)\n"
+    )
+    arguments = ["build", str(classifier_file), "-o", "out/bundle", "--latency-seconds", "0", "--precision", "int8"]
+    arguments += ["--mean", "110,110,110", "--std", "60,60,60", "--color", "rgb", "--search-cache", "cache"]
+    arguments += ["--calibration-data", str(frames_folder), "--max-accuracy-drop", "1", "--metric", "waits:metric"]
+    (tmp_path / "out").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-m", "build_engine", *arguments],
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        while not (tmp_path / "asked").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2 and "stopped; nothing was written" in said and "Traceback" not in said
+    assert not list((tmp_path / "out").iterdir())

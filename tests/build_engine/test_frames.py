@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -82,6 +84,8 @@ def test_the_digest_depends_on_every_value_and_on_the_order(tmp_path: Path) -> N
         ({"y": np.ones((1, 4), np.float32)}, "has no array x; it has y"),
         ({"x": np.ones((1, 5), np.float32)}, r"x is float32\[1, 5\], wanted is float32\['batch', 4\]"),
         ({"x": np.ones((1, 4), np.float64)}, "x is float64"),
+        ({"x": np.float32([[1, 2, np.nan, 4]])}, "x holds a NaN"),
+        ({"x": np.ones((0, 4), np.float32)}, "x holds nothing"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(arrays: dict[str, np.ndarray], says: str, tmp_path: Path) -> None:
@@ -107,3 +111,25 @@ def test_arrays_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(BuildError, match="cannot be read"):
         read_samples(tmp_path, TENSORS, None, 10, Silent())
+
+
+def test_an_archive_that_is_cut_or_pickled_cannot_be_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pickled.npz", x=np.array([{"a": 1}], dtype=object))
+    np.savez_compressed(tmp_path / "cut.npz", x=np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32))
+    data = bytearray((tmp_path / "cut.npz").read_bytes())
+    data[60:80] = bytes(20)
+    (tmp_path / "cut.npz").write_bytes(data)
+    with pytest.raises(BuildError, match=r"2 of 2 files .* cannot be read: cut.npz, pickled.npz"):
+        read_samples(tmp_path, TENSORS, None, 10, Silent())
+
+
+def test_an_image_that_claims_more_pixels_than_opencv_takes_is_skipped(frames_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    shutil.copytree(frames_folder, folder)
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert read_samples(folder, SPECS, CAMERA, 100, Silent()).skipped == ("bomb.png",)

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from surround.__main__ import main
 
@@ -28,10 +30,41 @@ def test_render_writes_frames_for_calibration(tmp_path: Path) -> None:
 
 
 def test_a_bad_source_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["render", "-o", str(tmp_path), "--source", "town=atlantis"]) == 1
+    assert main(["render", "-o", str(tmp_path), "--source", "town=atlantis"]) == 2
     assert "known towns" in capsys.readouterr().err
 
 
 def test_missing_weights_end_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "--weights", str(tmp_path / "none.safetensors"), "--frames", "1"]) == 1
-    assert "none.safetensors" in capsys.readouterr().err
+    assert main(["evaluate", "--weights", str(tmp_path / "none.safetensors"), "--frames", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "no weights at" in said and "none.safetensors\n  → leave --weights out" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", save({"stem.weight": np.zeros(3, np.float32)})])
+def test_a_file_that_holds_other_weights_ends_with_a_sentence(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.safetensors").write_bytes(content)
+    assert main(["evaluate", "--weights", str(tmp_path / "other.safetensors"), "--frames", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "other.safetensors holds no weights of the surround network" in said and "→ train some" in said
+
+
+@pytest.mark.parametrize("command", [["render", "--frames"], ["evaluate", "--frames"], ["train", "--steps"]])
+@pytest.mark.parametrize("count", ["0", "-3", "many"])
+def test_counts_are_at_least_one(command: list[str], count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command, count])
+    assert stop.value.code == 2
+    assert f"invalid number of 1 or more value: '{count}'" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_ends_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    assert main(["render", "-o", str(tmp_path / "taken"), "--source", "size=160x96"]) == 2
+    assert "→ check the path" in capsys.readouterr().err
+    (tmp_path / "mosaic.png").mkdir()
+    assert main(["render", "-o", str(tmp_path), "--source", "size=160x96"]) == 2
+    assert "mosaic.png" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +72,30 @@ def test_several_inputs_are_named_as_forward_names_them() -> None:
         ("nested", [SHAPE], "possibly nested"),
         ("unexportable", [SHAPE], "i1e"),
         ("needs_argument", [SHAPE], "raised TypeError"),
+        ("unlicensed", [SHAPE], "raised SystemExit: no licence"),
+        ("deciding", [SHAPE], r"decides by what a tensor holds \(if y.mean\(\) > 0:, .*networks.py line \d+\)$"),
+        ("classifier", [InputShape(None, (1, 3, 10**7, 10**7))], "inputs image=1x3x10000000x10000000 do not fit"),
         ("NOT_A_MODEL", [SHAPE], "no torch.nn.Module"),
         ("absent", [SHAPE], "has no attribute 'absent'"),
     ],
 )
-def test_what_cannot_be_exported_says_why(factory: str, shapes: list[InputShape], says: str) -> None:
-    with pytest.raises(BuildError, match=says):
+def test_what_cannot_be_exported_says_why(
+    factory: str, shapes: list[InputShape], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BuildError) as caught:
         load_model(parse_source(f"tests.build_engine.networks:{factory}"), shapes=shapes)
+    assert re.search(says, caught.value.message)
+    assert not capfd.readouterr().err, "the exporter prints whole programs"
+
+
+def test_a_module_that_fails_says_so_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "breaks.py").write_text("raise RuntimeError('no GPU')\n")
+    (tmp_path / "misspelled.py").write_text("import torch\ntorch.nnn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BuildError, match="breaks raised RuntimeError when it was imported: no GPU"):
+        load_model(parse_source("breaks:factory"), shapes=[SHAPE])
+    with pytest.raises(BuildError, match=r"misspelled raised AttributeError when it was imported: .*nnn"):
+        load_model(parse_source("misspelled:factory"), shapes=[SHAPE])
 
 
 def test_a_pt2_program_is_exported_with_its_own_shapes(tmp_path: Path) -> None:

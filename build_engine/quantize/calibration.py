@@ -40,7 +40,7 @@ class Channels:
 
     lowest: npt.NDArray[np.float64]
     highest: npt.NDArray[np.float64]
-    of_values: npt.NDArray[np.int32]
+    of_values: npt.NDArray[np.unsignedinteger]
 
     @property
     def peaks(self) -> npt.NDArray[np.float64]:
@@ -140,7 +140,7 @@ def calibrate(
 def _by_channel(array: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> Channels:
     """One sample's channels, and in which of them lie the values that were drawn."""
     rows = array.reshape(array.shape[0], array.shape[1], -1)
-    found = (chosen // rows.shape[2] % rows.shape[1]).astype(np.int32)
+    found = (chosen // rows.shape[2] % rows.shape[1]).astype(np.min_scalar_type(rows.shape[1]))  # there are many
     return Channels(rows.min((0, 2)).astype(np.float64), rows.max((0, 2)).astype(np.float64), found)
 
 

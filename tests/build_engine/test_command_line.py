@@ -223,8 +223,9 @@ def test_a_disk_that_refuses_leaves_nothing_and_is_named(command: str, classifie
     assert not list(output.parent.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_build_that_is_interrupted_says_so_and_leaves_nothing(
-    classifier_file: Path, frames_folder: Path, tmp_path: Path
+    number: signal.Signals, classifier_file: Path, frames_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "waits.py").write_text(
         "import pathlib, time\n\n\ndef metric(run):\n    pathlib.Path('asked').touch()\n    time.sleep(600)\n"
@@ -240,7 +241,7 @@ def test_a_build_that_is_interrupted_says_so_and_leaves_nothing(
     ) as process:  # fmt: skip
         while not (tmp_path / "asked").exists() and process.poll() is None:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 2 and "stopped; nothing was written" in said and "Traceback" not in said
     assert not list((tmp_path / "out").iterdir())

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml  # type: ignore[import-untyped] # its stubs would be one more package for one call
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
@@ -82,6 +83,8 @@ def _parse_bytes(text: object) -> object:
 SIZE = re.compile(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})")
 LARGEST_SIDE = 16_384
 """Pixels. A frame of twice that would not fit the 2 GiB of a gRPC message."""
+YAML_NOTHING = ("", "~", "null")
+"""How a file says that a setting is not given."""
 MOST_THREADS = 1024
 MOST_INSTANCES = 256
 MOST_AT_ONCE = 100_000
@@ -205,19 +208,30 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment beats the file; flags are put in front of both."""
-        return init_settings, env_settings, _KebabYaml(settings_cls)
+        return init_settings, env_settings, _YamlAsText(settings_cls)
 
 
-class _KebabYaml(YamlConfigSettingsSource):
-    """A YAML file whose keys may be written as the flags are: `max-frame` or `max_frame`."""
+class _YamlAsText(YamlConfigSettingsSource):
+    """A YAML file that says what the flags would: keys as they are written, and values.
 
-    def __call__(self) -> dict[str, Any]:
+    With types of its own, YAML would make a truth of `overlap: off` and a number of `cpus: 0`.
+    """
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:  # noqa: ANN401 - the base class has a type of its own
+        with file_path.open(encoding="utf-8") as file:
+            loader = yaml.BaseLoader(file)
+            node = loader.get_single_node()
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise TypeError("it is not made of lines like `port: 8001`")
         found: dict[str, Any] = {}
-        for name, value in super().__call__().items():
-            if (key := name.replace("-", "_")) in found:
-                raise ValueError(f"it says {key.replace('_', '-')} twice")
-            found[key] = value
-        return found
+        for key, value in node.value:
+            name = str(key.value).replace("-", "_")
+            if name in found:
+                raise ValueError(f"it says {name.replace('_', '-')} twice")
+            found[name] = loader.construct_object(value, deep=True)
+        return {name: value for name, value in found.items() if value not in YAML_NOTHING}
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -264,8 +266,11 @@ def fuse_request(given: argparse.Namespace) -> FuseRequest:
     """
     if given.threads < 1:
         raise BuildError("--threads is at least 1", remedy="leave it out for the default")
+    _check_seconds(given.latency_seconds)
+    if given.html is not None and given.html.is_dir():
+        raise BuildError(f"--html {given.html} is a folder", remedy="write --html report.html")
     if given.html is not None and not given.html.parent.is_dir():
-        raise BuildError(f"no folder {given.html.parent}", remedy=f"mkdir -p {given.html.parent}")
+        raise BuildError(f"no folder {given.html.parent}", remedy=f"mkdir -p {shlex.quote(str(given.html.parent))}")
     return FuseRequest(
         model=given.model,
         output=given.output,
@@ -290,6 +295,7 @@ def build_options(given: argparse.Namespace) -> BuildOptions:
         raise BuildError(
             "--max-batch, --threads and --calibration-frames are at least 1", remedy="leave them out for the defaults"
         )
+    _check_seconds(given.latency_seconds)
     if given.max_accuracy_drop is not None and not 0 <= given.max_accuracy_drop <= 100:
         raise BuildError(
             f"--max-accuracy-drop {given.max_accuracy_drop:g} is no number of points",
@@ -327,6 +333,11 @@ def build_options(given: argparse.Namespace) -> BuildOptions:
         latency_seconds=given.latency_seconds,
         threads=given.threads,
     )
+
+
+def _check_seconds(seconds: float) -> None:
+    if not 0 <= seconds < math.inf:
+        raise BuildError(f"--latency-seconds {seconds:g} is no time", remedy="give seconds, or 0 to measure nothing")
 
 
 def _camera(given: argparse.Namespace) -> CameraInput | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,7 +86,9 @@ def fuse_file(request: FuseRequest, progress: Progress) -> FusedFile:
     if request.output.suffix != ".onnx" or request.output.is_dir():
         raise BuildError(f"{request.output} is no .onnx file", remedy="write -o fused.onnx")
     if not request.output.parent.is_dir():
-        raise BuildError(f"no folder {request.output.parent}", remedy=f"mkdir -p {request.output.parent}")
+        raise BuildError(
+            f"no folder {request.output.parent}", remedy=f"mkdir -p {shlex.quote(str(request.output.parent))}"
+        )
     with progress.step(f"Loading {request.model}"):
         trained = _load(request)
     options, notes = FuseOptions.for_target(request.target), []

@@ -14,7 +14,7 @@ from typing import Literal
 import onnx
 
 from build_engine.errors import BuildError
-from build_engine.load.onnx_file import load_onnx
+from build_engine.load.onnx_file import OLDEST_OPSET, load_onnx
 from build_engine.load.shapes import InputShape
 from engine.manifest import FreeDimension
 
@@ -92,6 +92,11 @@ def load_model(
     Raises:
         BuildError: Something is missing, corrupt or does not fit; the message says what.
     """
+    newest = onnx.defs.onnx_opset_version()
+    if opset is not None and not OLDEST_OPSET <= opset <= newest:
+        raise BuildError(
+            f"--opset {opset} is none that can be built from", remedy=f"choose one from {OLDEST_OPSET} to {newest}"
+        )
     tools = {"onnx": version("onnx")}
     if source.kind == "onnx":
         _no_weights(source, weights)

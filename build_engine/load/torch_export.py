@@ -19,7 +19,7 @@ from onnxscript.rewriter.rules import common as rules
 from torch import nn
 
 from build_engine.errors import BuildError
-from build_engine.graph import BATCH
+from build_engine.graph import BATCH, opset_of
 from build_engine.load.batch import fill_outputs, name_batch
 from build_engine.load.free import name_outputs
 from build_engine.load.shapes import InputShape
@@ -76,7 +76,7 @@ def export(model: nn.Module, shapes: Sequence[InputShape], opset: int | None) ->
             ) from None
         dynamic = {name: {0: torch.export.Dim(BATCH)} for name in examples}
         program = _export(model, examples, dynamic, opset)
-        return _tidy(program, outputs)
+        return _checked(_tidy(program, outputs), opset)
 
 
 def export_program(program: torch.export.ExportedProgram, opset: int | None) -> onnx.ModelProto:
@@ -86,7 +86,7 @@ def export_program(program: torch.export.ExportedProgram, opset: int | None) -> 
         BuildError: As for `export`.
     """
     with _quiet():
-        return _tidy(_export(program, {}, None, opset), None)
+        return _checked(_tidy(_export(program, {}, None, opset), None), opset)
 
 
 def _export(
@@ -140,6 +140,16 @@ def _tidy(program: torch.onnx.ONNXProgram, outputs: Sequence[str] | None) -> onn
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     fill_outputs(model)
     name_outputs(model)
+    return model
+
+
+def _checked(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
+    """The model, if it has the operator set that was asked for: the exporter keeps its own where it cannot convert."""
+    if opset not in (None, opset_of(model)):
+        raise BuildError(
+            f"the exporter made opset {opset_of(model)}, asked for was {opset}: it cannot convert this model",
+            remedy=f"leave --opset out, or give --opset {opset_of(model)}",
+        )
     return model
 
 

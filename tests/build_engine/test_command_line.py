@@ -164,6 +164,8 @@ def test_an_operator_that_tensorrt_refuses_is_named_with_its_node(
         (("--metric-arg", "frames"), "has no '='"),
         (("--metric", "nowhere:metric"), "no metric"),
         (("--max-batch", "0"), "at least 1"),
+        (("--latency-seconds", "-1"), "is no time"),
+        (("--latency-seconds", "nan"), "is no time"),
         (("--name", "a b"), "--name 'a b'"),
         (("--weights", "w.pt"), "has its weights inside"),
         (("--calibration-data", "nowhere"), "no folder at nowhere"),

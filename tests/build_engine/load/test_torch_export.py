@@ -88,6 +88,22 @@ def test_what_cannot_be_exported_says_why(
     assert not capfd.readouterr().err, "the exporter prints whole programs"
 
 
+@pytest.mark.parametrize(("opset", "says"), [(5, "choose one from 13 to"), (99, "choose one from 13 to")])
+def test_an_operator_set_that_does_not_exist_is_refused(opset: int, says: str) -> None:
+    with pytest.raises(BuildError, match=says):
+        load_model(parse_source("tests.build_engine.networks:classifier"), shapes=[SHAPE], opset=opset)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 20])
+def test_an_export_has_the_operator_set_that_was_asked_for_or_fails(opset: int) -> None:
+    try:
+        loaded = load_model(parse_source("tests.build_engine.networks:classifier"), shapes=[SHAPE], opset=opset)
+    except BuildError as error:
+        assert f"asked for was {opset}" in error.message and "leave --opset out" in error.remedy
+    else:
+        assert opset_of(loaded.model) == opset
+
+
 def test_a_module_that_fails_says_so_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "breaks.py").write_text("raise RuntimeError('no GPU')\n")
     (tmp_path / "misspelled.py").write_text("import torch\ntorch.nnn\n")

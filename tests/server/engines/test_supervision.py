@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +32,7 @@ from tests.server.bundles import HEIGHT, WIDTH, write_bundle
 from tests.server.conftest import Running, serving
 from tests.server.engines.test_swap import refusal, swap
 from tests.server.observe.test_metrics import samples
-from tests.server.raw_client import RawState, RawStream, camera, frame
+from tests.server.raw_client import PATIENCE_SECONDS, RawState, RawStream, camera, frame
 from tests.server.test_drain import health
 
 QUICK_FAILURES = 4
@@ -49,6 +51,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 0.01)
     monkeypatch.setattr(supervision, "LONGEST_DELAY_SECONDS", 0.01)
     return
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """A server that stops does not wait for what is being opened; the next test does."""
+    yield
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while workers() or any(thread.name.startswith("engine-") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "an engine was left behind"
+        time.sleep(0.001)
 
 
 class Gate:

@@ -79,6 +79,8 @@ async def stream(
         for writer in writers:
             skipped = f", {writer.skipped} skipped to keep up" if writer.skipped else ""
             console.print(f"{writer.written} pictures written to {save or video}{skipped}")
+    if report.broken is not None:  # what came until then was shown
+        raise report.broken
     return report
 
 

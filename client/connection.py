@@ -140,7 +140,7 @@ class Connection:
                     missed=message.missed,
                 )
         except grpc.aio.AioRpcError as error:
-            raise error_of(error.code(), error.details() or "", self.address) from None
+            raise error_of(error.code(), error.details() or "", self.address, was_there=True) from None
         finally:
             call.cancel()
 
@@ -158,7 +158,7 @@ class Connection:
             async for message in call:
                 yield state_from_proto(message)
         except grpc.aio.AioRpcError as error:
-            raise error_of(error.code(), error.details() or "", self.address) from None
+            raise error_of(error.code(), error.details() or "", self.address, was_there=True) from None
         finally:
             call.cancel()
 

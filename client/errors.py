@@ -3,7 +3,7 @@
 ```text
 ClientError
 ├── ServerUnreachable    nobody answers at the address
-├── ConnectionLost       the server went away while a stream was open
+├── ConnectionLost       the server went away while a stream was open, or while it was watched
 ├── Rejected             the server understood and said no; `code` has the gRPC status
 ├── ProtocolViolation    what came back is not what the proto files say
 ├── StreamClosed         a frame was given to a stream that is closed
@@ -27,7 +27,7 @@ class ServerUnreachable(ClientError):
 
 
 class ConnectionLost(ClientError):
-    """The server went away while a stream was open.
+    """The server went away while a stream was open, or while its results or state were followed.
 
     Attributes:
         undelivered: Frames that were sent and got no answer.

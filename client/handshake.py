@@ -12,7 +12,7 @@ from client.engine import Opened, opened_from_proto
 from client.errors import ClientError, ConnectionLost, ProtocolViolation, ServerUnreachable
 from client.frames import Camera
 from client.limits import check_size
-from client.rpc import FrameCall, error_of, parse_response
+from client.rpc import FrameCall, error_of, lost, parse_response
 from protos.monocoque.v1 import stream_pb2
 
 
@@ -70,7 +70,6 @@ async def loss(call: FrameCall, address: str, undelivered: int) -> ClientError:
     if not isinstance(error, ServerUnreachable):
         return error
     return ConnectionLost(
-        f"lost the server at {address} with {undelivered} frames unanswered: {details}"
-        "\n  → is it still running? its log says why it stopped",
+        f"lost the server at {address} with {undelivered} frames unanswered: {lost(details)}",
         undelivered,
     )

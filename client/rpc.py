@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from client.errors import ClientError, ProtocolViolation, Rejected, ServerUnreachable
+from client.errors import ClientError, ConnectionLost, ProtocolViolation, Rejected, ServerUnreachable
 from protos.monocoque.v1 import stream_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
@@ -69,8 +69,20 @@ def parse_response(message: bytes) -> stream_pb2.StreamFramesResponse:
         ) from error
 
 
-def error_of(code: grpc.StatusCode, details: str, address: str) -> ClientError:
-    """What a call's failure means, and what to do next."""
+def lost(details: str) -> str:
+    """What ended a connection, and what to do next: the server's own advice, or ours where gRPC speaks."""
+    return details if SERVERS_ADVICE in details else f"{details}\n  → is it still running? its log says why it stopped"
+
+
+def error_of(code: grpc.StatusCode, details: str, address: str, was_there: bool = False) -> ClientError:
+    """What a call's failure means, and what to do next.
+
+    Args:
+        code: The call's status.
+        details: Its details.
+        address: The server's, for the message.
+        was_there: Whether the server had answered before.
+    """
     details = details or "no details"
     if code is grpc.StatusCode.UNAVAILABLE:
         if "Connection refused" in details or "No such file" in details:
@@ -81,6 +93,8 @@ def error_of(code: grpc.StatusCode, details: str, address: str) -> ClientError:
             )
         if SERVERS_ADVICE in details:
             return ServerUnreachable(f"{address} does not take this now: {details}")
+        if was_there:
+            return ConnectionLost(f"lost the server at {address}: {lost(details)}")
         return ServerUnreachable(
             f"no connection to {address}: {details}\n  → is this the address of `python -m server`, and its gRPC port?"
         )

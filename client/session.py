@@ -12,6 +12,7 @@ from client.clock import StreamClock
 from client.connection import connect
 from client.encode_video import VIDEO_ENCODINGS
 from client.engine import Engine
+from client.errors import ClientError
 from client.frames import Camera, Frame
 from client.producer import Producer, Recipe
 from client.results import Result
@@ -64,10 +65,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Report:
-    """What a finished run leaves."""
+    """What a run leaves.
+
+    Attributes:
+        started: What was known at its start.
+        summary: Figures.
+        broken: What ended it early, where it was neither `stop` nor the time; None: nothing.
+    """
 
     started: Started
     summary: dict[str, Any]
+    broken: ClientError | None = None
 
 
 async def run(
@@ -85,7 +93,7 @@ async def run(
         on_result: Called with each result; must be quick.
 
     Raises:
-        ClientError: The source, the server or the stream failed.
+        ClientError: The source or the stream cannot be opened; once it is open, see `Report.broken`.
     """
     clock = StreamClock(options.recipe.clock, options.clock_error_ns)
     async with contextlib.AsyncExitStack() as stack:
@@ -109,7 +117,11 @@ async def run(
         statistics = Statistics(stream.cameras, stream.counts, clock.now_ns())
         started = Started(engine, producer.cameras, statistics, clock)
         on_start(started)
-        await _pump(options, stop, stream, producer, statistics, on_result)
+        broken: ClientError | None = None
+        try:
+            await _pump(options, stop, stream, producer, statistics, on_result)
+        except ClientError as error:
+            broken = error
         summary = {
             "engine": {
                 "name": engine.name,
@@ -130,7 +142,7 @@ async def run(
             },
             **statistics.summary(clock.now_ns()),
         }
-        return Report(started, summary)
+        return Report(started, summary, broken)
 
 
 async def _pump(

@@ -12,6 +12,7 @@ import cv2
 from rich.console import Console
 
 from client import ClientError
+from client.arguments import positive, rate
 from client.draw import mosaic
 from client.table import engine_title
 from demo.build import WEIGHTS, build_bundle, read_report, render_calibration
@@ -46,7 +47,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
         ClientError: Streaming failed.
     """
     output: Path = options.output
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"cannot make the folder {output}: {error.strerror}\n  → name another one with -o") from None
     bundle = options.bundle or output / "bundle"
     steps = Steps(console, total=2 if options.bundle else 4)
     if not options.bundle:
@@ -102,8 +106,8 @@ examples:
     )
     parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FILE", help="checkpoint (the committed one)")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="serve this bundle, and build none")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of the drive (%(default)s)")
-    parser.add_argument("--fps", type=float, default=FPS, help="frames per second of each camera (%(default)s)")
+    parser.add_argument("--seconds", type=positive, default=20.0, help="length of the drive (%(default)s)")
+    parser.add_argument("--fps", type=rate, default=FPS, help="frames per second of each camera (%(default)s)")
     return parser
 
 

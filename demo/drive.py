@@ -73,6 +73,8 @@ async def _drive(address: str, seconds: float, fps: float, console: Console) -> 
         finally:
             for showing in shown:
                 showing.cancel()
+        if report.broken is not None:
+            raise report.broken
         progress.update(task, completed=seconds)
     moment = moments[0].best()
     if moment is None:

@@ -267,6 +267,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="a directory that debootstrap made; none: it is made")
     parser.add_argument("--extras", default="", choices=("", "video"), help="extras to build it with (none)")
     arguments = parser.parse_args()
+    if not arguments.bundle.exists():
+        raise SystemExit(f"no bundle at {arguments.bundle}: `make demo` leaves one in out/demo/bundle")
     missing = [tool for tool in ("buildah", "debootstrap") if shutil.which(tool) is None]
     if missing or os.geteuid():
         raise SystemExit(f"needs root and {' and '.join(missing) or 'nothing else'}: see docs/deployment.md")

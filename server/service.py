@@ -33,7 +33,7 @@ Context = Any
 class _Named:
     """What the log calls a call: its stream's id, once it has one."""
 
-    name: str
+    name: str = ""
 
 
 class Service:
@@ -86,7 +86,7 @@ class Service:
             await context.abort(*ending)
 
     async def _stream_frames(self, _: object, context: Context) -> None:
-        named = _Named("a stream that did not open")
+        named = _Named()
         try:
             ending = await _ending_of(self._serve(context, named))
         except asyncio.CancelledError:
@@ -100,7 +100,10 @@ class Service:
 
     def _ended_stream(self, context: Context, named: _Named, code: str, why: str) -> None:
         self._core.metrics.streams_ended(code).inc()
-        log.info("%s of %s ended: %s", named.name, context.peer(), why)
+        if named.name:
+            log.info("%s of %s ended: %s", named.name, context.peer(), why)
+        else:
+            log.info("a stream of %s did not open: %s", context.peer(), why)
 
     async def _serve_watcher(self, request: bytes, context: Context) -> None:
         self._core.check_not_draining()

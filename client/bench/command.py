@@ -54,11 +54,13 @@ async def bench(options: argparse.Namespace, console: Console) -> bool:
         async with connect(options.server, wait_seconds=options.wait) as connection:
             engine = await connection.engine()
             console.print(f"engine: {engine_title(engine)}", soft_wrap=True, highlight=False)
-            with _progress(console) as progress:
-                await _Runs(options, connection, engine, stop, progress, records).all()
-    if records:
-        show(console, records)
-        _write(options, engine, records, console)
+            try:
+                with _progress(console) as progress:
+                    await _Runs(options, connection, engine, stop, progress, records).all()
+            except ClientError:  # runs that ended were worth their time, though a later one failed
+                _tell(options, engine, records, console)
+                raise
+    _tell(options, engine, records, console)
     if stop.is_set() and options.loadgen is not None:
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # LoadGen's threads cannot be ended, and abort a process that exits in the usual way
@@ -233,7 +235,11 @@ def _input_size(engine: Engine) -> tuple[int, int]:
     raise ClientError(f"the engine's input is {list(shape)}, which is no camera's\n  → say --size WxH")
 
 
-def _write(options: argparse.Namespace, engine: Engine, records: Sequence[Record], console: Console) -> None:
+def _tell(options: argparse.Namespace, engine: Engine, records: Sequence[Record], console: Console) -> None:
+    """Show the runs that ended, and write the files that were asked for."""
+    if not records:
+        return
+    show(console, records)
     if options.json is not None:
         options.json.write_text(json.dumps(_document(engine, records), indent=2) + "\n")
         _said(console, "figures", options.json)

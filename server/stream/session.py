@@ -18,6 +18,7 @@ from server.observe.metrics import Metrics
 from server.shared_memory.region import BorrowedSlot, StreamRegion
 from server.stream.answers import AnswerWriter, Finished, as_response, failure, finish
 from server.stream.clock import ClientClock, HostClock, StepWatch, declared
+from server.stream.complaints import WRONG, Complaints
 from server.stream.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
 from server.stream.opening import SET_TOLERANCE_NS, credits_of, is_replay
 from server.stream.outbox import Outbox
@@ -84,6 +85,7 @@ class Session:
         self._schema = schema
         self._audience = audience
         self._metrics = metrics
+        self._complaints = Complaints(self.id)
         self._pieces = Pieces(max_frame_bytes)
         self._closed = False
         self._refusing = ""
@@ -339,6 +341,8 @@ class Session:
         late = frame.deadline_ns is not None and finished.answered > frame.deadline_ns
         if late and status in ("ok", "late", "failed"):
             metrics.deadline_misses.inc()
+        if status in WRONG:
+            self._complaints.add(frame.camera.key.camera_id, status, finished.result, finished.answered)
         if status not in ("stale", "undelivered"):  # after a stale one, by definition, a newer result follows
             self._audience.publish(frame.camera, finished.result)
 

@@ -70,7 +70,7 @@ def ways_to_shorten(method: Method | None, frames: int, metric: str | None) -> t
         frames: On how many a judgement rests.
         metric: The user's; None judges agreement on those frames.
     """
-    ways = [] if method else ["--calibration-method percentile (a quarter of the ways, none measured twice)"]
+    ways = [] if method else ["--calibration-method percentile (about a third of the ways, none measured twice)"]
     if metric:
         ways.append(f"a --metric-arg by which {metric} looks at less")
     elif frames > FEWER_FRAMES:

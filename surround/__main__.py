@@ -153,6 +153,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from surround.evaluate import choose_threshold, collect, score_threshold, summarise  # noqa: PLC0415
     from surround.torch_run import TorchRun  # noqa: PLC0415
 
+    if arguments.json:  # minutes before it is written
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.open("a").close()
     run = TorchRun(arguments.weights)
     with_bar = track(render_split(arguments.split, 0, arguments.frames), "evaluate", total=arguments.frames)
     answers = collect(run, iter(with_bar))
@@ -166,7 +169,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         best, f1 = choose_threshold(answers)
         print(f"best F1 {f1:.3f} at score threshold {best:.3f} (in use: {threshold})")
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

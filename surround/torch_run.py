@@ -27,7 +27,7 @@ def load_weights(path: Path) -> Deployed:
         module = deployed(form_of(weights))
         module.load_state_dict(weights, strict=True)
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path} holds no weights of the surround network: {reason}\n  → train some: {TRAIN}"
         ) from None

@@ -7,6 +7,8 @@ from safetensors.numpy import save
 
 from surround.__main__ import main
 
+OTHER = save({"stem.weight": np.zeros(3, np.float32)})
+
 
 @pytest.mark.parametrize("command", [[], ["render"], ["evaluate"], ["train"]])
 def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +42,7 @@ def test_missing_weights_end_with_a_sentence(tmp_path: Path, capsys: pytest.Capt
     assert "no weights at" in said and "none.safetensors\n  → leave --weights out" in said
 
 
-@pytest.mark.parametrize("content", [b"", b"no safetensors", save({"stem.weight": np.zeros(3, np.float32)})])
+@pytest.mark.parametrize("content", [b"", b"no safetensors", OTHER])
 def test_a_file_that_holds_other_weights_ends_with_a_sentence(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +50,14 @@ def test_a_file_that_holds_other_weights_ends_with_a_sentence(
     assert main(["evaluate", "--weights", str(tmp_path / "other.safetensors"), "--frames", "1"]) == 2
     said = capsys.readouterr().err
     assert "other.safetensors holds no weights of the surround network" in said and "→ train some" in said
+    assert content != OTHER or "Missing key(s)" in said
+
+
+def test_metrics_that_cannot_be_written_are_said_before_a_frame_is_rendered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--frames", "100000", "--json", str(tmp_path)]) == 2
+    assert f"{tmp_path}" in (said := capsys.readouterr().err) and "→ check the path" in said
 
 
 @pytest.mark.parametrize("command", [["render", "--frames"], ["evaluate", "--frames"], ["train", "--steps"]])

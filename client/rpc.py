@@ -74,6 +74,10 @@ def lost(details: str) -> str:
     return details if SERVERS_ADVICE in details else f"{details}\n  → is it still running? its log says why it stopped"
 
 
+BROKEN_OFF = "Internal error from Core"
+"""What grpc.aio itself says, as INTERNAL, of a call that broke off before it had heard why."""
+
+
 def error_of(code: grpc.StatusCode, details: str, address: str, was_there: bool = False) -> ClientError:
     """What a call's failure means, and what to do next.
 
@@ -84,7 +88,7 @@ def error_of(code: grpc.StatusCode, details: str, address: str, was_there: bool 
         was_there: Whether the server had answered before.
     """
     details = details or "no details"
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is grpc.StatusCode.UNAVAILABLE or details == BROKEN_OFF:
         if "Connection refused" in details or "No such file" in details:
             return ServerUnreachable(
                 f"nobody listens at {address}: is the server running?\n"

@@ -122,6 +122,12 @@ def test_what_the_server_refuses_for_now_is_not_taken_for_a_network_that_fails()
     assert "no connection" in str(error_of(grpc.StatusCode.UNAVAILABLE, "Socket closed", "here:1"))
 
 
+def test_a_call_that_breaks_off_under_its_hands_is_a_server_that_was_lost() -> None:
+    error = error_of(grpc.StatusCode.INTERNAL, "Internal error from Core", "here:1", was_there=True)
+    assert isinstance(error, client.ConnectionLost)
+    assert isinstance(error_of(grpc.StatusCode.INTERNAL, "a bug", "here:1", was_there=True), client.Rejected)
+
+
 def test_help_teaches() -> None:
     text = run("--help").stdout
     assert "--follow" in text

@@ -161,6 +161,7 @@ def test_ctrl_c_ends_the_compiler_too_and_leaves_nothing(classifier_file: Path, 
         text=True,
     ) as build:
         compiler = compiler_of(build.pid)
+        wait_for_library(compiler)  # by then both are where they wait for each other
         os.kill(compiler, signal.SIGSTOP)  # it will not be done before
         os.killpg(build.pid, signal.SIGINT)
         _, words = build.communicate(timeout=60)
@@ -179,6 +180,15 @@ def ends(process: int) -> bool:
                 continue
         return True
     return False
+
+
+def wait_for_library(compiler: int) -> None:
+    """Until it has loaded what it compiles with."""
+    for _ in range(60_000):
+        if "tensorrt_rtx" in Path(f"/proc/{compiler}/maps").read_text():
+            return
+        time.sleep(0.001)
+    raise AssertionError("the compiler loaded no library")
 
 
 def compiler_of(parent: int) -> int:

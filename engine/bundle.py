@@ -182,12 +182,11 @@ def _check(files: Files) -> tuple[dict[str, str], dict[str, int]]:
     for name, expected in sums.items():
         if name not in files.names:
             raise BundleCorrupt(f"{files.path}: {name}, which {CHECKSUMS} lists, is missing", remedy=_COPY_AGAIN)
-        data = files.read(name)
-        if (actual := sha256(data)) != expected:
+        actual, sizes[name] = files.digest(name)
+        if actual != expected:
             raise BundleCorrupt(
                 f"{files.path}: {name} has SHA-256 {actual}, recorded is {expected}", remedy=_COPY_AGAIN
             )
-        sizes[name] = len(data)
     if extra := sorted(set(files.names) - set(sums) - {CHECKSUMS}):
         raise BundleCorrupt(f"{files.path}: {', '.join(extra)} is not part of the bundle", remedy="remove it")
     return sums, sizes

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from engine.errors import BundleCorrupt, BundleInvalid, BundleNotFound
 from engine.manifest import bundle_path
@@ -22,6 +22,8 @@ ZIP_SEAL = b"sha256:"
 """The archive's comment: this and the SHA-256 of every byte before the comment. A zip has bytes that no member's
 checksum covers; the seal does."""
 _SEAL_BYTES = len(ZIP_SEAL) + 64
+_PIECE_BYTES = 256 << 10
+"""Fits a core's cache, and is used again: what another core computes meanwhile keeps its own."""
 _COPY_AGAIN = "copy the bundle again from where it was built, or build it again"
 _BUILD = "build one: python -m build_engine build MODEL -o BUNDLE"
 
@@ -39,6 +41,13 @@ class Files(Protocol):
 
     def read(self, name: str) -> bytes:
         """All bytes of one file.
+
+        Raises:
+            BundleCorrupt: It cannot be read; the message names it.
+        """
+
+    def digest(self, name: str) -> tuple[str, int]:
+        """SHA-256 of one file in hexadecimal, and its bytes. It is never in memory as a whole.
 
         Raises:
             BundleCorrupt: It cannot be read; the message names it.
@@ -97,8 +106,25 @@ class Directory:
         except OSError as error:
             raise BundleCorrupt(f"{self.path}: {name}: {error.strerror}", remedy=_COPY_AGAIN) from error
 
+    def digest(self, name: str) -> tuple[str, int]:
+        """SHA-256 of one file, and its bytes."""
+        try:
+            with (self.path / name).open("rb", buffering=0) as file:
+                return _digest(file)
+        except OSError as error:
+            raise BundleCorrupt(f"{self.path}: {name}: {error.strerror}", remedy=_COPY_AGAIN) from error
+
     def check_container(self) -> None:
         """A directory has nothing but its files."""
+
+
+def _digest(file: IO[bytes]) -> tuple[str, int]:
+    digest, size_bytes = hashlib.sha256(), 0
+    piece = memoryview(bytearray(_PIECE_BYTES))
+    while count := file.readinto(piece):  # type: ignore[attr-defined] # every binary file has it
+        digest.update(piece[:count])
+        size_bytes += count
+    return digest.hexdigest(), size_bytes
 
 
 class Archive:
@@ -121,6 +147,14 @@ class Archive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return archive.read(self._members[name])
+        except (zipfile.BadZipFile, *_DAMAGE) as error:
+            raise BundleCorrupt(f"{self.path}: {name} cannot be unpacked: {error}", remedy=_COPY_AGAIN) from error
+
+    def digest(self, name: str) -> tuple[str, int]:
+        """SHA-256 of one member, and its bytes."""
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as file:
+                return _digest(file)
         except (zipfile.BadZipFile, *_DAMAGE) as error:
             raise BundleCorrupt(f"{self.path}: {name} cannot be unpacked: {error}", remedy=_COPY_AGAIN) from error
 

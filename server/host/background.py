@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -37,10 +38,8 @@ def in_background(
     done.set_running_or_notify_cancel()  # whoever waits may leave, the result is not in doubt
 
     def run() -> None:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # of a real-time thread it would be one itself
-        thread = threading.get_native_id()
-        niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICER_BY
-        os.setpriority(os.PRIO_PROCESS, thread, min(NICEST, niceness))
+        with contextlib.suppress(OSError):  # a sandbox may forbid it: the work is done all the same
+            _be_served_last()
         try:
             done.set_result(work(*arguments, **named))
         except BaseException as error:  # whoever waits raises it
@@ -48,3 +47,10 @@ def in_background(
 
     threading.Thread(target=run, name="background").start()
     return done
+
+
+def _be_served_last() -> None:
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # of a real-time thread it would be one itself
+    thread = threading.get_native_id()
+    niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICER_BY
+    os.setpriority(os.PRIO_PROCESS, thread, min(NICEST, niceness))

@@ -17,7 +17,7 @@ from engine.runtime import Batch, RunReport, Runtime
 from engine.slots import RegionTable
 from server.host.background import NICER_BY, NICEST, in_background
 from tests.server.conftest import serving
-from tests.server.raw_client import camera, frame
+from tests.server.raw_client import PATIENCE_SECONDS, camera, frame
 
 
 def niceness() -> int:
@@ -39,6 +39,14 @@ def test_its_thread_is_served_last_and_the_one_that_waits_is_not() -> None:
     assert in_background(niceness).result() == min(NICEST, before + NICER_BY)
     assert niceness() == before
     assert in_background(lambda: in_background(niceness).result()).result() == min(NICEST, before + 2 * NICER_BY)
+
+
+def test_where_the_kernel_refuses_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert in_background(divmod, 7, 2).result(PATIENCE_SECONDS) == (3, 1)
 
 
 def test_of_a_real_time_thread_it_is_an_ordinary_one() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import TypeVar
 
 LARGEST_INT32 = 2**31 - 1
+
+Number = TypeVar("Number", int, float)
 
 
 def real(text: str) -> float:
@@ -29,9 +32,7 @@ def whole(text: str) -> int:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if not -LARGEST_INT32 <= value <= LARGEST_INT32:
-        raise argparse.ArgumentTypeError(f"{text} is beyond {LARGEST_INT32}")
-    return value
+    return _checked(value, -LARGEST_INT32 <= value <= LARGEST_INT32, f"{text} is beyond {LARGEST_INT32}")
 
 
 def count(text: str) -> int:
@@ -40,9 +41,8 @@ def count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: It is no such number.
     """
-    if (value := whole(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
+    value = whole(text)
+    return _checked(value, value >= 1, f"{text} is not 1 or more")
 
 
 def quality(text: str) -> int:
@@ -52,9 +52,7 @@ def quality(text: str) -> int:
         argparse.ArgumentTypeError: It is no such number.
     """
     value = whole(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
-    return value
+    return _checked(value, 1 <= value <= 100, f"{text} is not between 1 and 100")
 
 
 def not_negative(text: str) -> float:
@@ -64,9 +62,7 @@ def not_negative(text: str) -> float:
         argparse.ArgumentTypeError: It is no such number.
     """
     value = real(text)
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1e9")
-    return value
+    return _checked(value, 0 <= value < 1e9, f"{text} is not between 0 and 1e9")
 
 
 def positive(text: str) -> float:
@@ -76,9 +72,7 @@ def positive(text: str) -> float:
         argparse.ArgumentTypeError: It is no such number.
     """
     value = real(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 1e6")
-    return value
+    return _checked(value, 0 < value < 1e6, f"{text} is not above 0 and below 1e6")
 
 
 def rate(text: str) -> float:
@@ -88,6 +82,10 @@ def rate(text: str) -> float:
         argparse.ArgumentTypeError: It is no such number.
     """
     value = real(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not a rate between 0 and 1000 frames per second")
+    return _checked(value, 0 < value <= 1000, f"{text} is not a rate between 0 and 1000 frames per second")
+
+
+def _checked(value: Number, fits: bool, complaint: str) -> Number:
+    if not fits:
+        raise argparse.ArgumentTypeError(complaint)
     return value

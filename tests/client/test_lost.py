@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,18 +12,10 @@ import numpy as np
 import pytest
 
 import client
-from tests.clients.test_cpp_loss import Server
-from tests.server.bundles import write_bundle
+from tests.server.process import Process, server
 
+__all__ = ["server"]
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    started = Server(write_bundle(tmp_path / "bundle"))
-    yield started
-    started.process.kill()
-    started.process.communicate()
 
 
 @pytest.fixture
@@ -35,12 +26,13 @@ def drive(tmp_path: Path) -> str:
     return str(tmp_path / "drive")
 
 
-def killed(server: Server, *arguments: str, at_result_of: str) -> tuple[str, str]:
+def killed(server: Process, *arguments: str, at_result_of: str) -> tuple[str, str]:
     """What a command says on both outputs whose server is killed once a camera has a result."""
-    with client.connect_sync(server.address) as connection:
+    address = server.address()
+    with client.connect_sync(address) as connection:
         watching = connection.watch([at_result_of])
         process = subprocess.Popen(
-            [sys.executable, "-m", "client", *arguments, "--server", server.address],
+            [sys.executable, "-m", "client", *arguments, "--server", address],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -52,22 +44,22 @@ def killed(server: Server, *arguments: str, at_result_of: str) -> tuple[str, str
                 pass
     output, complaint = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
-    assert complaint.startswith(f"error: lost the server at {server.address}")
+    assert complaint.startswith(f"error: lost the server at {address}")
     assert complaint.count("→") == 1
     return output, complaint
 
 
-def test_a_stream_sums_up_what_came(server: Server, drive: str) -> None:
+def test_a_stream_sums_up_what_came(server: Process, drive: str) -> None:
     output, _ = killed(server, "stream", drive, "--loop", "--fps", "50", at_result_of="drive")
     assert output.splitlines()[-1].startswith("drive: ")
 
 
-def test_a_stream_sums_up_what_came_for_programs(server: Server, drive: str) -> None:
+def test_a_stream_sums_up_what_came_for_programs(server: Process, drive: str) -> None:
     output, _ = killed(server, "stream", drive, "--loop", "--fps", "50", "--json", at_result_of="drive")
     assert json.loads(output)["cameras"]["drive"]["sent"] > 0
 
 
-def test_a_bench_shows_and_writes_the_runs_that_ended(server: Server, tmp_path: Path) -> None:
+def test_a_bench_shows_and_writes_the_runs_that_ended(server: Process, tmp_path: Path) -> None:
     figures = tmp_path / "bench.json"
     arguments = ("--cameras", "1,2", "--seconds", "1", "--warm-up", "0", "--json", str(figures))
     output, _ = killed(server, "bench", *arguments, at_result_of="bench_1")
@@ -75,8 +67,8 @@ def test_a_bench_shows_and_writes_the_runs_that_ended(server: Server, tmp_path: 
     assert len(json.loads(figures.read_text())["runs"]) == 1
 
 
-def test_who_follows_the_state_learns_that_the_server_is_gone(server: Server) -> None:
-    with client.connect_sync(server.address) as connection:
+def test_who_follows_the_state_learns_that_the_server_is_gone(server: Process) -> None:
+    with client.connect_sync(server.address()) as connection:
         states = connection.watch_state()
         assert next(states).computes
         server.process.kill()

@@ -17,8 +17,8 @@ import client
 from client.rpc import error_of
 from tests.server.bundles import write_bundle
 from tests.server.conftest import serving
-from tests.server.engines.test_supervision import kill, workers
-from tests.server.test_command import Process
+from tests.server.engines.dying import kill, workers
+from tests.server.process import Process
 
 COMMAND = [sys.executable, "-W", "error", "-m", "client", "state"]
 PATIENCE_SECONDS = 60.0
@@ -31,9 +31,7 @@ def server(tmp_path: Path) -> Iterator[Process]:
     bundle = write_bundle(tmp_path / "quarters")
     running = Process(str(bundle), "--engine-process", "--port", "0", "--metrics-port", "0", "--threads", "1")
     yield running
-    if running.process.poll() is None:
-        running.process.kill()
-    running.process.communicate()
+    running.kill()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,44 +19,10 @@ from protos.monocoque.v1 import result_pb2 as pb
 from protos.monocoque.v1 import state_pb2
 from server.__main__ import main
 from tests.server.bundles import write_bundle
+from tests.server.process import Process
 from tests.server.raw_client import RawState, RawStream, camera, frame
 
-START_SECONDS = 60.0
-"""Only a hang takes this long."""
-ROOT = Path(__file__).parents[2]
-Start = Callable[..., "Process"]
-
-
-class Process:
-    """A server in a process of its own.
-
-    Args:
-        arguments: Of `python -m server`.
-        program: What is run instead.
-    """
-
-    def __init__(self, *arguments: str, program: Sequence[str] = ("-m", "server")) -> None:
-        command = [sys.executable, "-W", "error", *program, *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.said = ""
-
-    def address(self) -> str:
-        """Wait until it serves."""
-        return self.until(r"serving .* at (\S+), metrics at")[1]
-
-    def until(self, words: str) -> re.Match[str]:
-        """Wait until it says something."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said += line
-            if found := re.search(words, line):
-                return found
-        raise AssertionError(f"it never said {words!r}: {self.said}")
-
-    def end(self) -> tuple[int, str]:
-        """Wait for its end; returns the exit code and all it said."""
-        out, err = self.process.communicate(timeout=START_SECONDS)
-        return self.process.returncode, self.said + err + out
+Start = Callable[..., Process]
 
 
 @pytest.fixture
@@ -72,9 +35,7 @@ def start() -> Iterator[Start]:
 
     yield begin
     for one in processes:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.communicate()
+        one.kill()
 
 
 async def test_sigterm_answers_what_was_accepted_and_exits_with_zero(bundle_path: Path, start: Start) -> None:

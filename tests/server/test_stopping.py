@@ -17,10 +17,11 @@ from protos.monocoque.v1 import admin_pb2, state_pb2, stream_pb2
 from protos.monocoque.v1.result_pb2 import STATUS_OK, STATUS_REFUSED
 from tests.engine.test_process import runs
 from tests.server.bundles import write_bundle
-from tests.server.engines.test_supervision import kill, workers
+from tests.server.engines.dying import kill, workers
 from tests.server.engines.test_swap import SWAP
+from tests.server.process import Process
 from tests.server.raw_client import RawState, RawStream, camera, frame
-from tests.server.test_command import Process, Start, start
+from tests.server.test_command import Start, start
 
 assert start  # the fixture
 ANYWHERE = ("--port", "0", "--metrics-port", "0", "--threads", "1")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -24,93 +21,16 @@ from protos.monocoque.v1 import state_pb2, stream_pb2
 from protos.monocoque.v1.result_pb2 import STATUS_FAILED, STATUS_OK, STATUS_STALE
 from server.app import LIVENESS
 from server.engines import supervision
-from server.engines.instances import Instances
-from server.engines.opening import OpenEngine
 from server.engines.supervision import LONGEST_DELAY_SECONDS, MOST_FAILURES, STEADY_SECONDS, Backoff
-from server.engines.thread import EngineThread
 from tests.server.bundles import HEIGHT, WIDTH, write_bundle
-from tests.server.conftest import Running, serving
-from tests.server.engines.test_swap import refusal, swap
+from tests.server.conftest import serving
+from tests.server.engines.conftest import QUICK_FAILURES
+from tests.server.engines.dying import Gate, kill, only_worker, restarted, restarts, workers
 from tests.server.observe.test_metrics import samples
-from tests.server.raw_client import PATIENCE_SECONDS, RawState, RawStream, camera, frame
+from tests.server.raw_client import RawState, RawStream, camera, frame
 from tests.server.test_drain import health
 
-QUICK_FAILURES = 4
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """One that a test may move away."""
-    return write_bundle(tmp_path / "quarters")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Few tries, which follow each other at once."""
-    monkeypatch.setattr(supervision, "MOST_FAILURES", QUICK_FAILURES)
-    monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(supervision, "LONGEST_DELAY_SECONDS", 0.01)
-    return
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """A server that stops does not wait for what is being opened; the next test does."""
-    yield
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while workers() or any(thread.name.startswith("engine-") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "an engine was left behind"
-        time.sleep(0.001)
-
-
-class Gate:
-    """Engines are opened while it is open."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._open = asyncio.Event()
-        opening = Instances._open_one
-
-        async def when_open(instances: Instances) -> tuple[EngineThread, OpenEngine]:
-            await self._open.wait()
-            return await opening(instances)
-
-        monkeypatch.setattr(Instances, "_open_one", when_open)
-        self.open = self._open.set
-        self.close = self._open.clear
-
-
-def workers(parent: int | None = None) -> list[int]:
-    """The engines' processes of this process, or of another one."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            command = (entry / "cmdline").read_bytes()
-        except (OSError, ValueError):
-            continue
-        if int(ppid) == (parent or os.getpid()) and state != "Z" and b"engine.worker" in command:
-            found.append(int(entry.name))
-    return found
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-
-
-def only_worker() -> int:
-    (pid,) = workers()
-    return pid
-
-
-async def restarted(running: Running, before: int) -> int:
-    """Wait until the engine is ready in another process; gives that."""
-    lane = running.server.catalogue.find()
-    await running.until(lambda: lane.instances[0] == 1 and workers() not in ([], [before]))
-    return only_worker()
-
-
-async def restarts(running: Running) -> float:
-    return samples(await running.metrics(), "monocoque_engine_restarts_total")[("quarters",)]
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def test_a_kill_amid_a_stream_costs_its_frames_and_no_answer(bundle: Path) -> None:
@@ -423,74 +343,6 @@ async def test_requests_under_way_fail_and_new_ones_are_told_to_wait(
         gate.open()
         await restarted(running, pid)
         assert await infer() == "OK"
-
-
-async def test_a_swap_need_not_wait_for_a_process_that_died(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervision, "FIRST_DELAY_SECONDS", 1000)
-    new = write_bundle(tmp_path / "new", version="2.0")
-    async with serving(bundle, engine_process=True) as running:
-        stream = await running.open_one("front")
-        lane = running.server.catalogue.find()
-        kill(only_worker())
-        await running.until(lambda: lane.instances == (0, 1))
-        outcome = await swap(running, bundle=str(new))
-        assert lane.instances == (1, 1)
-        await stream.send(frame(1))
-        (result,) = await stream.results(1)
-        assert (result.status, result.engine_digest) == (STATUS_OK, outcome.digest)
-        await running.until(lambda: len(workers()) == 1)
-        assert await restarts(running) == 0
-
-
-async def test_the_old_engine_may_die_while_the_new_one_proves_itself(bundle: Path, tmp_path: Path) -> None:
-    new = write_bundle(tmp_path / "new", version="2.0")
-    async with serving(bundle, engine_process=True) as running:
-        old = only_worker()
-        await swap(running, bundle=str(new))  # nobody sends: it does not wait
-        assert len(workers()) == 2
-        kill(old)
-        lane = running.server.catalogue.find()
-        await running.until(lambda: lane._probation is None)
-        assert (lane.version, lane.instances) == ("2.0", (1, 1))
-        await running.still_serves()
-        assert await restarts(running) == 0
-
-
-async def test_the_new_engine_may_die_before_its_first_frame(bundle: Path, tmp_path: Path) -> None:
-    new = write_bundle(tmp_path / "new", version="2.0")
-    async with serving(bundle, engine_process=True) as running:
-        old = only_worker()
-        await swap(running, bundle=str(new))
-        (fresh,) = set(workers()) - {old}
-        kill(fresh)
-        lane = running.server.catalogue.find()
-        await running.until(lambda: lane.version == "1.0")
-        assert lane.instances == (1, 1)
-        await running.still_serves()
-        await running.until(lambda: workers() == [old])
-        page = await running.metrics()
-        assert samples(page, "monocoque_engine_rollbacks_total") == {("quarters",): 1}
-        assert samples(page, "monocoque_engine_restarts_total") == {("quarters",): 0}
-
-
-async def test_the_new_engine_may_die_amid_its_first_frames(bundle: Path, tmp_path: Path) -> None:
-    new = write_bundle(tmp_path / "new", version="2.0")
-    async with serving(bundle, engine_process=True) as running:
-        stream = await running.open_one("front")
-        old = only_worker()
-        swapping = asyncio.ensure_future(refusal(running, bundle=str(new)))
-        lane = running.server.catalogue.find()
-        await running.until(lambda: lane.version == "2.0")
-        (fresh,) = set(workers()) - {old}
-        kill(fresh)
-        code, details = await swapping
-        assert code is grpc.StatusCode.FAILED_PRECONDITION
-        assert f"the engine's process {fresh} ended (signal SIGKILL)" in details
-        await stream.send(frame(1))
-        assert (await stream.results(1))[0].status == STATUS_OK
-        assert lane.version == "1.0"
 
 
 async def test_unloading_ends_the_waiting(bundle: Path) -> None:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from tests.server.open_inference.bundles import write_repository
-from tests.server.test_command import Process
+from tests.server.process import Process
 
 
 @dataclass

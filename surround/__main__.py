@@ -155,7 +155,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     if arguments.json:  # minutes before it is written
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not arguments.json.exists()
         arguments.json.open("a").close()
+        if is_new:  # nothing is left where it ends early
+            arguments.json.unlink()
     run = TorchRun(arguments.weights)
     with_bar = track(render_split(arguments.split, 0, arguments.frames), "evaluate", total=arguments.frames)
     answers = collect(run, iter(with_bar))

@@ -35,6 +35,7 @@ FLAGS = {
     "--cpus (the last core)": ("--cpus", str(max(os.sched_getaffinity(0)))),
     "--realtime-priority 1": ("--realtime-priority", "1"),
     "--lock-memory": ("--lock-memory",),
+    "--wake-latency-us 0": ("--wake-latency-us", "0"),
     "--spin": ("--spin",),
     "--engine-process": ("--engine-process",),
 }

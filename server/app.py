@@ -37,7 +37,8 @@ from server.errors import ServerError, StartFailed
 from server.grpc_options import calls_at_once, server_options
 from server.host.allocator import keep_large_buffers
 from server.host.process_memory import ProcessMemory
-from server.host.tuning import lock_memory, parse_cpus, pin
+from server.host.tuning import WakeLatency, lock_memory, parse_cpus, pin
+from server.host.wakeup import Wakeup
 from server.observe.metrics import Metrics
 from server.observe.scrape import ScrapeServer
 from server.open_inference.models import request_bytes
@@ -143,7 +144,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
         self._turns: deque[tuple[Lane, Turn]] = deque()
-        self._woken = False
+        self._turns_waiting = False
 
     async def start(self) -> Addresses:
         """Open the engine, then the ports; frames are accepted when this returns.
@@ -158,13 +159,21 @@ class Server:
             pin(parse_cpus(self.settings.cpus))
         if self.settings.lock_memory:
             lock_memory()
+        wake_latency: WakeLatency | None = None
+        if self.settings.wake_latency_us is not None:
+            wake_latency = WakeLatency(self.settings.wake_latency_us)
+            self._stack.callback(wake_latency.close)
         keep_large_buffers(2 * limits.max_frame_bytes * self.settings.max_cameras)
         cv2.setNumThreads(self.settings.threads or os.cpu_count() or 1)
+        self._wakeup = Wakeup(self._take_turns)
+        self._stack.callback(self._wakeup.close)  # last: engines' threads have ended
         try:
             self._check_ports()
             self._stack.push_async_callback(self.catalogue.close)
             self.core = Core(self.catalogue, limits, self.metrics, self._host_clock, self._process, server_version())
             self.core.state.on_change = self._on_state
+            if wake_latency is not None:
+                self.core.on_streams = lambda count: wake_latency.hold() if count else wake_latency.release()
             await self.catalogue.open(self.settings.bundle)
             addresses = await self._listen(limits)
         except BaseException:
@@ -301,13 +310,12 @@ class Server:
     def _report(self, lane: Lane, turn: Turn) -> None:
         """Called on an engine's thread. The event loop is woken once for all turns that it has not seen yet."""
         self._turns.append((lane, turn))
-        if not self._woken:
-            self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-                self._loop.call_soon_threadsafe(self._take_turns)
+        if not self._turns_waiting:
+            self._turns_waiting = True
+            self._wakeup.ask()
 
     def _take_turns(self) -> None:
-        self._woken = False  # first: a turn that comes from here on wakes us again
+        self._turns_waiting = False  # first: a turn that comes from here on wakes us again
         while self._turns:
             self._take_turn(*self._turns.popleft())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from protos.monocoque.v1 import admin_pb2
@@ -55,6 +55,8 @@ class Core:
         self.state = StateFeed(host.utc_ns)
         self.sessions: dict[Session, int] = {}
         """Open streams, and the bytes reserved for each."""
+        self.on_streams: Callable[[int], None] = lambda _: None
+        """Told how many streams are open."""
         self.draining = False
         self._started = False
         self._broken = ""
@@ -314,6 +316,7 @@ class Core:
         return needed
 
     def _count_streams(self) -> None:
+        self.on_streams(len(self.sessions))
         self.metrics.streams().set(len(self.sessions))
         self.metrics.cameras().set(sum(len(session.cameras) for session in self.sessions))
 

@@ -66,6 +66,7 @@ METAVARS = {
     "--instances": "N",
     "--cpus": "LIST",
     "--realtime-priority": "N",
+    "--wake-latency-us": "N",
     "--record-scheduler": "DIR",
 }
 
@@ -86,6 +87,7 @@ LARGEST_SIDE = 16_384
 YAML_NOTHING = ("", "~", "null")
 """How a file says that a setting is not given."""
 MOST_THREADS = 1024
+LONGEST_WAKE_LATENCY_US = 1_000_000
 MOST_INSTANCES = 256
 MOST_AT_ONCE = 100_000
 """Streams, cameras and watchers: far beyond any host, and what gRPC is told still fits 32 bits."""
@@ -163,6 +165,12 @@ class Settings(BaseSettings):
         default=None, ge=1, le=99, description="run the engine's thread in SCHED_FIFO, 1 to 99; else like any other"
     )
     lock_memory: bool = Field(default=False, description="keep all memory resident (mlockall)")
+    wake_latency_us: int | None = Field(
+        default=None,
+        ge=0,
+        le=LONGEST_WAKE_LATENCY_US,
+        description="while streams are open, idle cores sleep no deeper than wakes in this time; 0: they poll",
+    )
     spin: bool = Field(default=False, description="let the engine's idle threads spin: faster, and a busy core each")
     record_scheduler: Path | None = Field(
         default=None, description="write the scheduler's events there, NAME-VERSION.jsonl for each engine"

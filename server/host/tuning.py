@@ -1,4 +1,4 @@
-"""What an operator may ask of the kernel for this process: cores, a real-time class, memory that stays resident.
+"""What an operator may ask of the kernel: cores, a real-time class, memory that stays resident, cores that stay awake.
 
 docs/streaming.md says what each gains.
 """
@@ -8,11 +8,15 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import struct
 
 from server.errors import StartFailed
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 """Flags of mlockall(2)."""
+CPU_LATENCY_DEVICE = "/dev/cpu_dma_latency"
+NO_BOUND_US = 2_000_000_000
+"""What the kernel takes for no bound."""
 
 
 def parse_cpus(text: str) -> frozenset[int]:
@@ -78,3 +82,47 @@ def lock_memory() -> None:
             f"cannot lock memory: {os.strerror(ctypes.get_errno())}",
             remedy="raise the limit (ulimit -l unlimited, docker run --ulimit memlock=-1), or leave --lock-memory out",
         )
+
+
+class WakeLatency:
+    """A bound on how long an idle core of this machine takes to wake up, from `hold` to `release`.
+
+    A request to the kernel's power management (PM QoS), gone when its file is closed:
+    https://docs.kernel.org/power/pm_qos_interface.html
+
+    Args:
+        latency_us: Microseconds; 0 keeps idle cores awake.
+
+    Raises:
+        StartFailed: It is not permitted, or the kernel has no such device.
+    """
+
+    def __init__(self, latency_us: int) -> None:
+        self._latency_us = latency_us
+        self._file: int | None = None
+        try:
+            self._file = os.open(CPU_LATENCY_DEVICE, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StartFailed(
+                f"cannot bound the time in which cores wake up: {CPU_LATENCY_DEVICE}: {error.strerror}",
+                remedy=f"run as root (docker run --user 0 --device {CPU_LATENCY_DEVICE}), or without --wake-latency-us",
+            ) from None
+        self.release()
+
+    def hold(self) -> None:
+        """From now on."""
+        self._ask(self._latency_us)
+
+    def release(self) -> None:
+        """Any time will do."""
+        self._ask(NO_BOUND_US)
+
+    def close(self) -> None:
+        """Withdraw the request."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _ask(self, latency_us: int) -> None:
+        if self._file is not None:
+            os.write(self._file, struct.pack("i", latency_us))

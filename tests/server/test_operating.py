@@ -59,6 +59,7 @@ SAID = {
     "overlap": "off",
     "cpus": "0",
     "realtime-priority": "5",
+    "wake-latency-us": "0",
     "record-scheduler": "2026-11-29",
     "plan-cache": "plans",
     "max-frame": "640x480",

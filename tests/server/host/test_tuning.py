@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from server.errors import StartFailed
-from server.host.tuning import parse_cpus, pin
+from server.host import tuning
+from server.host.tuning import CPU_LATENCY_DEVICE, WakeLatency, parse_cpus, pin
 from tests.server.conftest import serving
 
 
@@ -58,3 +60,29 @@ else:
 async def test_frames_are_served_with_the_flag(bundle_path: Path, settings: dict[str, object]) -> None:
     async with serving(bundle_path, **settings) as running:
         await running.still_serves()
+
+
+async def test_idle_cores_stay_awake_while_streams_are_open(bundle_path: Path) -> None:
+    device = Path(CPU_LATENCY_DEVICE)
+    if not os.access(device, os.R_OK | os.W_OK):
+        pytest.skip(f"{device} is for root")
+
+    def bound_us() -> int:
+        found: int = struct.unpack("i", device.read_bytes()[:4])[0]
+        return found
+
+    before = bound_us()
+    async with serving(bundle_path, wake_latency_us=7) as running:
+        assert bound_us() == before
+        stream = await running.open_one("front")
+        assert bound_us() == min(before, 7)
+        await stream.finish()
+        await running.until(lambda: not running.server.core.sessions)
+        assert bound_us() == before
+
+
+def test_a_machine_whose_power_management_takes_no_requests_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "CPU_LATENCY_DEVICE", "/dev/no_such_device")
+    with pytest.raises(StartFailed, match=r"cannot bound the time in which cores wake up: .*No such file") as caught:
+        WakeLatency(0)
+    assert "without --wake-latency-us" in caught.value.remedy

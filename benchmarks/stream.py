@@ -4,7 +4,8 @@
     python -m benchmarks.stream out/demo/bundle          any bundle that takes camera frames
     python -m benchmarks.stream --json out/stream.json
 
-In turns, so that all see the same machine, with raw frames of the engine's own size and one engine thread everywhere:
+One frame after another, in random order, so that all see the same machine and nobody always the caches that the same
+other has left, with raw frames of the engine's own size and one engine thread everywhere:
 
 - bare: the engine in a hot loop of this process;
 - bare stream: a `grpc.aio` handler at bytes level that copies the frame into the engine's input, runs it inside the
@@ -12,7 +13,7 @@ In turns, so that all see the same machine, with raw frames of the engine's own 
 - server: `python -m server`, to the same bare client;
 - server and client: the same, through our Python client.
 
-Ratios are of the medians of one round.
+Each server is a process of its own. Ratios are of the medians of one round.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +47,8 @@ from protos.monocoque.v1 import camera_pb2, stream_pb2
 
 AIM = 1.08
 """Our server against the bare stream."""
+SEED = 1
+"""Of the order in which the ways are measured."""
 STREAM_FRAMES = "/monocoque.v1.CameraStreamService/StreamFrames"
 WAYS = ("bare", "bare stream", "server", "server and client")
 
@@ -150,9 +154,9 @@ async def measure(bundle_path: Path, rounds: int, frames: int) -> dict[str, Any]
     image = picture(spec.width, spec.height, seed=7)
     medians: dict[str, list[float]] = {way: [] for way in WAYS}
     cpu: dict[str, list[float]] = {"bare": [], "server": []}
-    stages = Stages()
+    stages, shuffled = Stages(), np.random.default_rng(SEED)
     async with contextlib.AsyncExitStack() as stack:
-        ours = stack.enter_context(server(bundle_path, "--threads", "1"))
+        ours, other = (stack.enter_context(server(bundle_path, "--threads", "1")) for _ in range(2))
         bare = stack.enter_context(python("-m", "benchmarks.bare_stream", str(bundle_path)))
         regions = RegionTable()
         stack.callback(regions.close)
@@ -169,16 +173,16 @@ async def measure(bundle_path: Path, rounds: int, frames: int) -> dict[str, Any]
             "bare": hot_loop,
             "bare stream": await bare_stream_turn(stack, bare, image.tobytes()),
             "server": await server_turn(stack, ours, image.data, spec, stages),
-            "server and client": await client_turn(stack, ours, image, spec),
+            "server and client": await client_turn(stack, other, image, spec),
         }
         for number in range(rounds + 1):  # the first warms everything up
             times: dict[str, list[int]] = {way: [] for way in WAYS}
             used = {"bare": 0, "server": 0}
             for _ in range(frames):
-                for way, turn in turns.items():
+                for way in shuffled.permutation(list(turns)):
                     server_cpu, started_cpu = cpu_ns(ours.pid) if way == "server" else 0, time.process_time_ns()
                     started = time.perf_counter_ns()
-                    await turn()
+                    await turns[way]()
                     times[way].append(time.perf_counter_ns() - started)
                     if way == "server":
                         used["server"] += cpu_ns(ours.pid) - server_cpu

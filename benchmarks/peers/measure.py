@@ -1,4 +1,4 @@
-"""The one client of all servers, `tritonclient.grpc` unary, and the bare runtime beside it, in turns.
+"""The one client of all servers, `tritonclient.grpc` unary, and the bare runtime beside it, in random order.
 
 Run by `benchmarks.peers` with the interpreter of Triton's environment, which has both: reads a JSON description from
 its argument, writes JSON to standard output. No imports of ours.
@@ -18,6 +18,8 @@ import tritonclient.grpc as grpcclient
 from peer_session import open_session, wait_for_model  # beside this file
 
 WARM_UP = 20
+SEED = 1
+"""Of the order of the calls."""
 
 
 def main(task: dict[str, Any]) -> dict[str, Any]:
@@ -41,12 +43,11 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
             call()
     medians: dict[str, list[float]] = {name: [] for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for number in range(task["rounds"]):
+    names, shuffled = list(calls), np.random.default_rng(SEED)
+    for _ in range(task["rounds"]):
         found: dict[str, list[float]] = {name: [] for name in calls}
-        for turn in range(task["requests"]):
-            shift = (number + turn) % len(names)
-            for name in names[shift:] + names[:shift]:  # in turns, and nobody always after the same one
+        for _ in range(task["requests"]):
+            for name in shuffled.permutation(names):  # nobody always finds the caches that the same other left
                 started = time.perf_counter_ns()
                 calls[name]()
                 found[name].append((time.perf_counter_ns() - started) / 1e6)

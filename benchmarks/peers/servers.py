@@ -15,6 +15,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+BARE_HANDLERS = {"aio": "bare handler, grpc.aio", "threads": "bare handler, threads"}
+"""What they are called, by kind."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,22 @@ def kserve(python: Path, model: Path, folder: Path, cores: str | None) -> Iterat
     command = [str(python), str(HERE / "kserve_server.py"), str(model.resolve()), str(port), str(free_port())]
     with _running(command, folder / "kserve.log", cores, {**os.environ, "PYTHONPATH": str(HERE)}) as pid:
         yield Peer("KServe SDK", f"127.0.0.1:{port}", "repvgg", pid)
+
+
+@contextlib.contextmanager
+def bare_handler(kind: str, model: Path, folder: Path, cores: str | None) -> Iterator[Peer]:
+    """A gRPC handler in Python with the engine inside: see `bare_handler.py`.
+
+    Args:
+        kind: `aio` or `threads`.
+        model: The ONNX file.
+        folder: For its log.
+        cores: As for `triton`.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.peers.bare_handler", str(model.resolve()), str(port), kind]
+    with _running(command, folder / f"bare_handler_{kind}.log", cores, dict(os.environ)) as pid:
+        yield Peer(BARE_HANDLERS[kind], f"127.0.0.1:{port}", "bare", pid)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
-import socket
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -33,9 +30,10 @@ from server.engines.lane import Lane
 from server.engines.mailbox import Mailbox
 from server.engines.opening import EngineHost, OpenRuntime
 from server.engines.thread import Turn
-from server.errors import ServerError, StartFailed
+from server.errors import ServerError
 from server.grpc_options import calls_at_once, server_options
 from server.host.allocator import keep_large_buffers
+from server.host.ports import join, listening, probe
 from server.host.process_memory import ProcessMemory
 from server.host.tuning import WakeLatency, lock_memory, parse_cpus, pin
 from server.host.wakeup import Wakeup
@@ -232,8 +230,8 @@ class Server:
         """Say that a port cannot be had before an engine is opened, which may take minutes."""
         settings = self.settings
         for flag, port in (("--port", settings.port), ("--metrics-port", settings.metrics_port)):
-            with _listening(flag, settings.host, port):
-                _probe(settings.host, port)
+            with listening(flag, settings.host, port):
+                probe(settings.host, port)
 
     async def _listen(self, limits: Limits) -> Addresses:
         settings = self.settings
@@ -253,14 +251,14 @@ class Server:
         names = (SERVICE, ADMIN_SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         scrape = ScrapeServer(self.metrics, self._refresh_metrics)
-        with _listening("--port", settings.host, settings.port):
-            port = self.open_inference.port = server.add_insecure_port(_join(settings.host, settings.port))
-        with _listening("--metrics-port", settings.host, settings.metrics_port):
+        with listening("--port", settings.host, settings.port):
+            port = self.open_inference.port = server.add_insecure_port(join(settings.host, settings.port))
+        with listening("--metrics-port", settings.host, settings.metrics_port):
             metrics_port = await scrape.start(settings.host, settings.metrics_port)
         self._stack.push_async_callback(scrape.stop)
         await server.start()
         self._stack.push_async_callback(server.stop, LAST_WORDS_SECONDS)
-        return Addresses(_join(settings.host, port), f"http://{_join(settings.host, metrics_port)}/metrics")
+        return Addresses(join(settings.host, port), f"http://{join(settings.host, metrics_port)}/metrics")
 
     def _refresh_metrics(self) -> None:
         """Called when Prometheus asks."""
@@ -324,32 +322,3 @@ class Server:
             self.core.on_turn(lane, turn)
         except Exception:  # a bug of ours must not keep the turns behind it from the loop
             log.exception("what an engine did was not taken in whole")
-
-
-@contextlib.contextmanager
-def _listening(flag: str, host: str, port: int) -> Iterator[None]:
-    """Turn a port that cannot be had into words."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise StartFailed(f"cannot listen on {_join(host, port)}: {reason}", remedy=_remedy(flag, error)) from None
-
-
-def _remedy(flag: str, error: OSError | RuntimeError) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL:
-        return "give an address of this host with --host: 127.0.0.1, or 0.0.0.0 for all"
-    if number == errno.EACCES:
-        return f"ports below 1024 are for root; choose another {flag}"
-    return f"is another server running? Stop it, or choose another {flag}"
-
-
-def _join(host: str, port: int) -> str:
-    """An address with its port; IPv6 addresses have colons of their own."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _probe(host: str, port: int) -> None:
-    """Try to listen, and let go: gRPC does not say why it cannot, and writes to stderr on its own."""
-    socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()

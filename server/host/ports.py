@@ -31,7 +31,8 @@ def listening(flag: str, host: str, port: int) -> Iterator[None]:
 
 def _remedy(flag: str, error: OSError | RuntimeError) -> str:
     number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL:
+    # `create_server` makes a plain OSError of a name that is not known: getaddrinfo(3) counts its errors down from 0.
+    if number == errno.EADDRNOTAVAIL or (number is not None and number < 0):
         return "give an address of this host with --host: 127.0.0.1, or 0.0.0.0 for all"
     if number == errno.EACCES:
         return f"ports below 1024 are for root; choose another {flag}"

@@ -27,9 +27,9 @@ def test_a_port_that_is_free_is_free_again_afterwards() -> None:
 def test_a_port_that_another_has_is_said_with_the_flag_that_chooses_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(StartFailed, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already") as caught:
-            with listening("--metrics-port", "127.0.0.1", port):
-                probe("127.0.0.1", port)
+        refused = pytest.raises(StartFailed, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already")
+        with refused as caught, listening("--metrics-port", "127.0.0.1", port):
+            probe("127.0.0.1", port)
     assert "choose another --metrics-port" in caught.value.remedy
 
 

@@ -130,7 +130,7 @@ class Service:
 
     async def _serve(self, context: Context, named: _Named) -> None:
         try:
-            first = await asyncio.wait_for(context.read(), OPEN_SECONDS)
+            first = await asyncio.wait_for(_next(context), OPEN_SECONDS)
         except asyncio.TimeoutError:
             raise NeverOpened(
                 f"no whole message came within {OPEN_SECONDS:g} s", remedy="send `open` as soon as the call is made"
@@ -194,9 +194,18 @@ class Service:
             error.__traceback__ = None  # gRPC keeps the exception, and that the stream
 
 
+async def _next(context: Context) -> bytes:
+    """A client's next message; EOF where it sends no more. Where it has cancelled, the call's task is cancelled."""
+    message: bytes = await context.read()
+    if message is EOF:
+        # A cancel ends the messages as well, and gRPC may tell that first. Another read comes back after both.
+        await context.read()
+    return message
+
+
 async def _read(context: Context, session: Session) -> None:
     while not session.is_closed:
-        message = await context.read()
+        message = await _next(context)
         if message is EOF or session.is_closed:
             return
         await session.receive(message)

@@ -30,8 +30,8 @@ examples:
   any ONNX model, its inputs and outputs as they are:
     python -m build_engine build model.onnx -o out/model
 
-  a model of sequences, up to 512 long:
-    python -m build_engine build text.onnx --dimension length=512 -o out/text
+  a model of sequences, up to 512 long and mostly 128:
+    python -m build_engine build text.onnx --dimension length=1:128:512 -o out/text
 
   what fusion alone does to a model:
     python -m build_engine fuse trained.onnx -o fused.onnx
@@ -222,9 +222,10 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         "--dimension",
         action="append",
         default=[],
-        metavar="NAME=[USUAL:]LARGEST",
-        help="a dimension besides the batch that every request chooses: length=512, or length=128:512 where 128 is "
-        "usual and measured with; for the target cpu; repeat for several",
+        metavar="NAME=[[MIN:]USUAL:]LARGEST",
+        help="a dimension besides the batch that every request chooses, such as height, width or length: "
+        "length=1:128:512 serves 1 to 512 and measures with 128; without MIN it is 1, without USUAL the largest; for "
+        "the target cpu; repeat for several",
     )
     bundle.add_argument("--name", help="name of the bundle (default: the model's)")
     bundle.add_argument("--version", default=_DEFAULTS["version"], help="version of the bundle")

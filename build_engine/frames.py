@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -18,7 +19,7 @@ from build_engine.errors import BuildError
 from build_engine.given import check_folder
 from build_engine.graph import Tensors
 from build_engine.progress import Progress
-from engine.manifest import Preprocessing
+from engine.manifest import FreeDimension, Preprocessing
 from engine.preprocess import resize_into
 from engine.tensors import TensorSpec
 
@@ -63,7 +64,12 @@ class Samples:
 
 
 def read_samples(
-    folder: Path, inputs: Sequence[TensorSpec], preprocessing: Preprocessing | None, count: int, progress: Progress
+    folder: Path,
+    inputs: Sequence[TensorSpec],
+    preprocessing: Preprocessing | None,
+    count: int,
+    progress: Progress,
+    dimensions: Mapping[str, FreeDimension] = MappingProxyType({}),
 ) -> Samples:
     """Read up to `count` samples, evenly spaced over the sorted files.
 
@@ -74,6 +80,7 @@ def read_samples(
         preprocessing: How a frame becomes the input; None for a model of tensors.
         count: Most samples to read.
         progress: Told about every file.
+        dimensions: Sizes of the free dimensions besides the batch, by name.
 
     Raises:
         BuildError: The folder is missing, empty or of the wrong kind, too much of it is unreadable, or an array does
@@ -86,7 +93,7 @@ def read_samples(
     skipped: list[str] = []
     with progress.step("Reading calibration data", len(chosen)) as advance:
         for file in chosen:
-            entries = _frame(file, preprocessing) if preprocessing else _arrays(file, inputs)
+            entries = _frame(file, preprocessing) if preprocessing else _arrays(file, inputs, dimensions)
             if entries is None:
                 skipped.append(file.name)
             else:
@@ -149,12 +156,15 @@ def _frame(file: Path, preprocessing: Preprocessing) -> list[Tensors] | None:
     return [{preprocessing.input: out}]
 
 
-def _arrays(file: Path, inputs: Sequence[TensorSpec]) -> list[Tensors] | None:
+def _arrays(file: Path, inputs: Sequence[TensorSpec], dimensions: Mapping[str, FreeDimension]) -> list[Tensors] | None:
     try:
         content = np.load(file, allow_pickle=False)
-        arrays: dict[str, npt.NDArray[Any]] = (
-            {inputs[0].name: content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
-        )
+        arrays: dict[str, npt.NDArray[Any]]
+        if isinstance(content, np.ndarray):
+            arrays = {inputs[0].name: content}
+        else:
+            with content:
+                arrays = {name: content[name] for name in content}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     if missing := [spec.name for spec in inputs if spec.name not in arrays]:
@@ -173,6 +183,14 @@ def _arrays(file: Path, inputs: Sequence[TensorSpec]) -> list[Tensors] | None:
                 f"{file}: {spec.name} is {array.dtype}{list(array.shape)}, wanted is {spec.dtype}{list(spec.shape)}",
                 remedy="write the arrays as the model takes them",
             )
+        for name, size in zip(spec.shape, array.shape, strict=True):
+            if isinstance(name, str) and name in dimensions and not dimensions[name].holds(size):
+                raise BuildError(
+                    f"{file}: {spec.name} has {size} of dimension {name!r}, served are {dimensions[name].smallest} to "
+                    f"{dimensions[name].largest}",
+                    remedy="cut or pad the array, or remove the file; or give that size a place in --dimension "
+                    f"{name}={dimensions[name]}",
+                )
         if not array.size or (array.dtype.kind == "f" and not np.isfinite(array).all()):
             what = "holds a NaN or an infinity" if array.size else "holds nothing"
             raise BuildError(f"{file}: {spec.name} {what}", remedy="write what the network sees, or remove the file")

@@ -84,7 +84,9 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
         metric = accuracy.with_preprocessing(metric, preprocessing)
     samples = None
     if options.calibration_data is not None:
-        samples = read_samples(options.calibration_data, inputs, preprocessing, options.calibration_frames, said)
+        samples = read_samples(
+            options.calibration_data, inputs, preprocessing, options.calibration_frames, said, free.by_name
+        )
 
     noise = [random_inputs(inputs, 1, seed, free.usual) for seed in RANDOM_SEEDS]
     cases = [*(samples.spread(options.verify_frames) if samples else ()), *noise]

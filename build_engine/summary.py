@@ -35,6 +35,9 @@ def print_bundle(bundle: Bundle) -> None:
     console.print(f"[bold]{manifest.name} {manifest.version}[/]  {bundle.digest[:12]}", highlight=False)
     source = manifest.provenance
     console.print(f"from {source.source}, opset {source.opset}, batches up to {manifest.max_batch}", highlight=False)
+    for name, dimension in manifest.dimensions.items():
+        sizes = f"{dimension.smallest} to {dimension.largest}, usually {dimension.usual}"
+        console.print(f"{name}: {sizes}", highlight=False, markup=False)
     if manifest.preprocessing:
         seen = manifest.preprocessing
         console.print(f"takes {seen.color} frames, {seen.resize} to {seen.width}x{seen.height}", highlight=False)

@@ -97,6 +97,7 @@ def check_graphs(bundle: Bundle) -> None:
             outputs=manifest.outputs,
             max_batch=manifest.max_batch,
             device=cpu_name(),
+            smallest=manifest.smallest,
             largest=manifest.largest,
         )
         data = bundle.read(graph.path)

@@ -37,6 +37,12 @@ def check_batch(description: RuntimeDescription, batch: Batch) -> int:
                     f"{spec.dtype}[{', '.join(map(str, spec.shape))}]{f' with {named}' if named else ''}",
                     remedy=_REMEDY,
                 )
+    for name, largest in description.largest.items():
+        smallest = description.smallest.get(name, 0)
+        if name in sizes and not smallest <= sizes[name] <= largest:
+            raise RunFailed(
+                f"{sizes[name]} of dimension {name!r}; the engine takes {smallest} to {largest}", remedy=_REMEDY
+            )
     size = sizes.get("batch", 1)
     if not 1 <= size <= description.max_batch:
         raise RunFailed(f"a batch of {size}; the engine takes 1 to {description.max_batch}", remedy=_REMEDY)

@@ -141,18 +141,29 @@ class FreeDimension(_Section):
     """A dimension, other than the batch, that every request chooses for itself.
 
     Attributes:
-        usual: The size that the build was measured with.
+        smallest: The smallest size that is served. 0 where a request may send nothing of it, where only a run tells the
+            size, and in manifests of before there was a smallest size.
+        usual: The size that the build was measured with, and that plans of TensorRT are tuned for.
         largest: The largest size that is served: memory is laid out for it.
     """
 
+    smallest: int = Field(default=0, ge=0)
     usual: int = Field(ge=1)
     largest: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _in_order(self) -> FreeDimension:
-        if self.usual > self.largest:
-            raise ValueError(f"the usual size {self.usual} is above the largest, {self.largest}")
+        if not self.smallest <= self.usual <= self.largest:
+            raise ValueError(f"the smallest, the usual and the largest size are {self}: they must not fall")
         return self
+
+    def holds(self, size: int) -> bool:
+        """Whether a size is served."""
+        return self.smallest <= size <= self.largest
+
+    def __str__(self) -> str:
+        """As `--dimension` takes it: `smallest:usual:largest`."""
+        return f"{self.smallest}:{self.usual}:{self.largest}"
 
 
 class GraphEntry(_Section):
@@ -265,6 +276,11 @@ class Manifest(_Section):
             if absent := [name for name in self.postprocessing.outputs if name not in names]:
                 raise ValueError(f"postprocessing reads {', '.join(absent)}; outputs are {', '.join(sorted(names))}")
         return self
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """Smallest size of each free dimension other than the batch."""
+        return {name: dimension.smallest for name, dimension in self.dimensions.items()}
 
     @property
     def largest(self) -> dict[str, int]:

@@ -95,6 +95,7 @@ def _open_cpu(
         max_batch=manifest.max_batch,
         device=cpu_name(),
         degraded=degraded,
+        smallest=manifest.smallest,
         largest=manifest.largest,
     )
     return OnnxRuntime(bundle.read(graph.path), description, regions, threads, spin)

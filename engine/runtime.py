@@ -25,7 +25,8 @@ class RuntimeDescription:
         max_batch: Largest batch it accepts.
         device: The device's name.
         degraded: Why this is not the runtime that was asked for; None when it is.
-        largest: Largest size of each dimension other than the batch that is chosen at run time, by name.
+        smallest: Smallest size of each dimension other than the batch that is chosen at run time, by name.
+        largest: Largest size of each of them.
     """
 
     backend: str
@@ -38,6 +39,7 @@ class RuntimeDescription:
     max_batch: int
     device: str
     degraded: str | None = None
+    smallest: Mapping[str, int] = field(default_factory=dict)
     largest: Mapping[str, int] = field(default_factory=dict)
 
     @property

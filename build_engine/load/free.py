@@ -16,27 +16,48 @@ from engine.tensors import TensorSpec
 
 SEEDS = range(4)
 """Of inputs as large as they get: an output whose size differs among them depends on more than sizes."""
-_SIZES = re.compile(r"(?:(?P<usual>\d+):)?(?P<largest>\d+)")
+_SIZES = re.compile(r"\d+(?::\d+){0,2}", re.ASCII)
 
 
 def parse_dimension(text: str) -> tuple[str, FreeDimension]:
-    """Read one `--dimension`: `length=512`, or `length=128:512` with the usual size first.
+    """Read one `--dimension`: `length=512`, `length=128:512` with the usual size first, or `length=1:128:512`.
+
+    The smallest size is 1 and the usual one the largest where they are not given.
 
     Raises:
-        BuildError: It is none.
+        BuildError: It is none; the message says what to write.
     """
-    name, separator, sizes = text.rpartition("=")
-    found = _SIZES.fullmatch(sizes)
-    if found:
-        largest = int(found["largest"])
-        usual = int(found["usual"] or largest)
-    if not separator or not name or name == BATCH or not found or not 1 <= usual <= largest:
+    name, _, sizes = text.rpartition("=")
+    if name == BATCH:
+        raise BuildError(f"--dimension {text}: the batch has a flag of its own", remedy="write --max-batch 8")
+    if not name or not _SIZES.fullmatch(sizes):
         raise BuildError(
             f"--dimension {text!r} says no size",
-            remedy="write --dimension length=512 (the largest), or length=128:512 (the usual one and the largest); "
-            "the batch has --max-batch",
+            remedy=f"write {_flag(name or 'length')} (smallest, usual and largest size), "
+            f"or --dimension {name or 'length'}=512",
         )
-    return name, FreeDimension(usual=usual, largest=largest)
+    given = [int(size) for size in sizes.split(":")]
+    largest = given[-1]
+    usual = given[-2] if len(given) > 1 else largest
+    smallest = given[0] if len(given) == 3 else 1
+    if largest < 1 or usual < 1:
+        raise BuildError(
+            f"--dimension {text}: a usual or largest size of 0 is no size",
+            remedy=f"write --dimension {name}={smallest}:{max(usual, 1)}:{max(largest, usual, 1)}; only the smallest "
+            "may be 0, which serves requests that have none of it",
+        )
+    if not smallest <= usual <= largest:
+        rising = ":".join(map(str, sorted((smallest, usual, largest))))
+        raise BuildError(
+            f"--dimension {text}: the smallest size is {smallest}, the usual one {usual}, the largest {largest}",
+            remedy=f"give them in this order, none below the one before: --dimension {name}={rising}",
+        )
+    return name, FreeDimension(smallest=smallest, usual=usual, largest=largest)
+
+
+def _flag(name: str) -> str:
+    """An example of what to type."""
+    return f"--dimension {name}=1:128:512"
 
 
 def name_inputs(model: onnx.ModelProto) -> None:
@@ -118,7 +139,8 @@ def find_free(model: onnx.ModelProto, given: Mapping[str, FreeDimension], max_ba
         raise BuildError(
             "; ".join(f"dimension {name!r} of input {chosen[name]!r} is free at run time" for name in missing)
             + ": how large it may get is not known",
-            remedy=f"say so: {' '.join(f'--dimension {name}=512' for name in missing)}; or fix it with --input-shape",
+            remedy=f"say its smallest, usual and largest size, for example {' '.join(map(_flag, missing))}; "
+            "or fix it with --input-shape",
         )
     told = {name: where for name, where in _names(outputs).items() if name not in chosen}
     if unknown := sorted(set(given) - set(chosen) - set(told)):

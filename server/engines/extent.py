@@ -23,16 +23,17 @@ class Extent:
 
 
 def free_sizes(
-    inputs: Iterable[tuple[TensorSpec, Sequence[int]]], largest: Mapping[str, int]
+    inputs: Iterable[tuple[TensorSpec, Sequence[int]]], smallest: Mapping[str, int], largest: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
     """The sizes of a request's free dimensions, which are the same in all of its inputs.
 
     Args:
         inputs: Inputs with their shapes, which fit but for these sizes.
+        smallest: Smallest size of each that is served.
         largest: Largest size of each.
 
     Raises:
-        RequestInvalid: Two inputs differ in one, or it is larger than what is served.
+        RequestInvalid: Two inputs differ in one, or it is smaller or larger than what is served.
     """
     if not largest:
         return ()
@@ -47,9 +48,12 @@ def free_sizes(
                     f"input '{spec.name}' has {size} of dimension '{name}', input '{other}' has {known}",
                     remedy="send inputs that belong together",
                 )
-            if size > largest[name]:
+            least, most = smallest.get(name, 0), largest[name]
+            if not least <= size <= most:
+                bound, send = (f"at most {most}", "less") if size > most else (f"at least {least}", "more")
                 raise RequestInvalid(
-                    f"input '{spec.name}' has {size} of dimension '{name}', at most {largest[name]} are served",
-                    remedy=f"send less, or build the bundle again with --dimension {name}={size}",
+                    f"input '{spec.name}' has {size} of dimension '{name}', {bound} are served",
+                    remedy=f"send {send}, or build the bundle again with "
+                    f"--dimension {name}={min(least, size)}:USUAL:{max(most, size)}",
                 )
     return tuple((name, size) for name, (size, _) in sorted(found.items()))

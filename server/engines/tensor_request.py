@@ -126,7 +126,7 @@ def check_inputs(description: RuntimeDescription, inputs: Arrays) -> Extent:
             remedy="split it, or build the bundle again with a larger --max-batch",
         )
     shapes = ((spec, inputs[name].shape) for name, spec in specs.items())
-    return Extent(batch, free_sizes(shapes, description.largest))
+    return Extent(batch, free_sizes(shapes, description.smallest, description.largest))
 
 
 def _check_one(spec: TensorSpec, array: npt.NDArray[Any] | TensorSource) -> int | None:

@@ -132,7 +132,7 @@ def plan_inputs(model: Model, request: ModelInferRequest, has_raw: bool, find_re
     for name, tensor in tensors.items():
         _check_tensor(model, model.inputs[name], tensor)
     shapes = ((model.inputs[name], tensor.shape) for name, tensor in tensors.items())
-    extent = Extent(batch, free_sizes(shapes, model.largest))
+    extent = Extent(batch, free_sizes(shapes, model.smallest, model.largest))
     raw: list[RawInput] = []
     others: Inputs = {}
     for name, tensor in tensors.items():

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.manifest import Preprocessing
+from engine.runtime import RuntimeDescription
 from engine.tensors import TensorSpec
 from protos.inference import model_config_pb2 as config_pb
 from protos.inference import service_pb2 as pb
@@ -27,7 +28,8 @@ class Model:
         inputs: Inputs by name, in order.
         outputs: Outputs by name, in order.
         largest_batch: Entries that one request may have.
-        largest: Largest size of each dimension besides the batch that a request chooses for itself.
+        smallest: Smallest size of each dimension besides the batch that a request chooses for itself.
+        largest: Largest size of each of them.
         told_by_run: Whether an output has a size that only the run tells.
         batched: Whether every input and output begins with the batch, which the protocol then leaves out of their
             dimensions in the configuration.
@@ -40,6 +42,7 @@ class Model:
     outputs: Mapping[str, TensorSpec]
     largest_batch: int
     batched: bool
+    smallest: Mapping[str, int] = field(default_factory=dict)
     largest: Mapping[str, int] = field(default_factory=dict)
     told_by_run: bool = False
 
@@ -56,6 +59,7 @@ class Model:
             outputs={spec.name: spec for spec in description.outputs},
             largest_batch=description.max_batch,
             batched=all(spec.batched for spec in specs),
+            smallest=description.smallest,
             largest=description.largest,
             told_by_run=bool(description.told_by_run),
         )
@@ -116,6 +120,7 @@ def config(served: ServedEngine, instances: int) -> config_pb.ModelConfig:
             for key, value in {
                 "engine_digest": served.bundle.digest,
                 "precision": description.precision,
+                "dimensions": _ranges(description),
                 "degraded": served.degraded,
             }.items()
             if value
@@ -127,6 +132,16 @@ def request_bytes(served: ServedEngine) -> int:
     """Bytes of the inputs of an engine's largest request."""
     description = served.description
     return sum(spec.size_bytes(description.max_batch, description.largest) for spec in description.inputs)
+
+
+def _ranges(description: RuntimeDescription) -> str:
+    """What a request may choose, as `length=1:512` for each dimension."""
+    chosen = {name for spec in description.inputs for name in spec.free}
+    return ", ".join(
+        f"{name}={description.smallest.get(name, 0)}:{most}"
+        for name, most in description.largest.items()
+        if name in chosen
+    )
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> list[pb.ModelMetadataResponse.TensorMetadata]:

@@ -12,7 +12,7 @@ import pytest
 from build_engine.errors import BuildError
 from build_engine.frames import read_samples
 from build_engine.progress import Silent
-from engine.manifest import Preprocessing
+from engine.manifest import FreeDimension, Preprocessing
 from engine.preprocess import resize_into
 from engine.tensors import TensorSpec
 from tests.build_engine.networks import HEIGHT, WIDTH
@@ -92,6 +92,19 @@ def test_arrays_that_do_not_fit_are_refused(arrays: dict[str, np.ndarray], says:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(BuildError, match=says):
         read_samples(tmp_path, TENSORS, None, 10, Silent())
+
+
+def test_arrays_of_a_size_that_is_not_served_are_refused(tmp_path: Path) -> None:
+    specs = (TensorSpec(name="x", dtype="float32", shape=("batch", "length")),)
+    np.savez(tmp_path / "a.npz", x=np.ones((1, 7), np.float32))
+    for largest, fits in ((7, True), (6, False)):
+        sizes = {"length": FreeDimension(smallest=2, usual=4, largest=largest)}
+        if fits:
+            assert len(read_samples(tmp_path, specs, None, 10, Silent(), sizes).inputs) == 1
+        else:
+            with pytest.raises(BuildError, match=r"x has 7 of dimension 'length', served are 2 to 6") as caught:
+                read_samples(tmp_path, specs, None, 10, Silent(), sizes)
+            assert "--dimension length=2:4:6" in caught.value.remedy
 
 
 def test_images_for_a_model_of_tensors_ask_for_mean_and_std(frames_folder: Path) -> None:

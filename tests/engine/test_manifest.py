@@ -11,6 +11,7 @@ from engine.errors import BundleInvalid
 from engine.manifest import (
     DetectionPostprocessing,
     FileEntry,
+    FreeDimension,
     GraphEntry,
     Manifest,
     PlanEntry,
@@ -94,6 +95,25 @@ def test_a_path_stays_inside_the_bundle(path: Path) -> None:
         bundle_path(path)
     with pytest.raises(ValidationError):
         GraphEntry(path=path, precision="fp32", targets=("cpu",))
+
+
+def test_sizes_are_in_their_order() -> None:
+    sizes = FreeDimension(smallest=2, usual=3, largest=5)
+    assert str(sizes) == "2:3:5"
+    assert [size for size in range(8) if sizes.holds(size)] == [2, 3, 4, 5]
+    for wrong in ({"smallest": 4}, {"usual": 6}, {"usual": 1}, {"smallest": -1}):
+        with pytest.raises(ValidationError):
+            FreeDimension(**{"smallest": 2, "usual": 3, "largest": 5} | wrong)
+
+
+def test_a_manifest_of_before_there_was_a_smallest_size_is_read_and_serves_what_it_did() -> None:
+    free = TensorSpec(name="features", dtype="float32", shape=("batch", "length"))
+    sizes = FreeDimension(smallest=1, usual=2, largest=9)
+    data = json.loads(manifest(outputs=(free,), dimensions={"length": sizes}).to_bytes())
+    assert data["dimensions"] == {"length": {"smallest": 1, "usual": 2, "largest": 9}}
+    del data["dimensions"]["length"]["smallest"]
+    read = Manifest.from_bytes(json.dumps(data).encode(), "manifest.json")
+    assert (read.smallest, read.largest) == ({"length": 0}, {"length": 9})
 
 
 @given(st.text(max_size=20))

@@ -1,6 +1,7 @@
 """ONNX Runtime and the fake: what every runtime refuses, and what they compute."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -128,6 +129,18 @@ def test_a_named_dimension_has_one_size_in_a_run() -> None:
     batch = Batch({"left": SlotHandle(1, 0, (5, 2), "float32")}, {"right": SlotHandle(1, 0, (6, 3), "float32")})
     with pytest.raises(RunFailed, match=r"right is float32\[6, 3\], .* with n = 5"):
         check_batch(description((left,), (right,)), batch)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 6])
+def test_a_free_dimension_has_a_size_that_is_served(length: int) -> None:
+    spec = TensorSpec(name="x", dtype="float32", shape=("length",))
+    limited = replace(description((spec,), ()), smallest={"length": 2}, largest={"length": 5})
+    batch = Batch({"x": SlotHandle(1, 0, (length,), "float32")}, {})
+    if 2 <= length <= 5:
+        assert check_batch(limited, batch) == 1
+    else:
+        with pytest.raises(RunFailed, match=f"{length} of dimension 'length'; the engine takes 2 to 5"):
+            check_batch(limited, batch)
 
 
 def test_a_slot_that_is_nowhere(runtime: Runtime, regions: RegionTable) -> None:

@@ -60,7 +60,7 @@ def test_what_inputs_choose_must_be_given_with_its_largest_size(tmp_path: Path) 
     model = load(tmp_path, sequence())
     with pytest.raises(BuildError, match="dimension 'length' of input 'ids' is free") as caught:
         find_free(model, {}, 8)
-    assert "--dimension length=512" in caught.value.remedy
+    assert "--dimension length=1:128:512" in caught.value.remedy
     assert find_free(model, sizes(length=64), 8).by_name == sizes(length=64)
 
 
@@ -118,13 +118,44 @@ def test_a_dimension_that_is_not_there_is_an_error_with_those_that_are(tmp_path:
     assert caught.value.remedy == "those that are: length"
 
 
-@pytest.mark.parametrize(("text", "usual", "largest"), [("a=5", 5, 5), ("a.b/c=5:9", 5, 9), ("x=y=1:1", 1, 1)])
-def test_a_dimension_is_read(text: str, usual: int, largest: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("a=5", (1, 5, 5)),
+        ("a.b/c=5:9", (1, 5, 9)),
+        ("x=y=1:1", (1, 1, 1)),
+        ("height=32:384:1080", (32, 384, 1080)),
+        ("n=0:1:2", (0, 1, 2)),
+    ],
+)
+def test_a_dimension_is_read(text: str, sizes: tuple[int, int, int]) -> None:
     name, found = parse_dimension(text)
-    assert (name, found) == (text.rpartition("=")[0], FreeDimension(usual=usual, largest=largest))
+    smallest, usual, largest = sizes
+    assert name == text.rpartition("=")[0]
+    assert found == FreeDimension(smallest=smallest, usual=usual, largest=largest)
 
 
-@pytest.mark.parametrize("text", ["a", "a=", "=5", "a=0", "a=9:5", "a=0:5", "a=-1", "a=1:2:3", "batch=8", "a=five"])
-def test_a_dimension_that_says_no_size_is_an_error(text: str) -> None:
-    with pytest.raises(BuildError, match="says no size"):
+@pytest.mark.parametrize(
+    ("text", "words", "remedy"),
+    [
+        ("a", "says no size", "--dimension length=1:128:512 (smallest, usual and largest size)"),
+        ("a=", "says no size", "--dimension a=1:128:512"),
+        ("=5", "says no size", "--dimension length=1:128:512"),
+        ("a=-1", "says no size", "--dimension a=1:128:512"),
+        ("a=five", "says no size", "--dimension a=1:128:512"),
+        ("a=1:2:3:4", "says no size", "--dimension a=1:128:512"),
+        ("a=1::3", "says no size", "--dimension a=1:128:512"),
+        ("a=²", "says no size", "--dimension a=1:128:512"),
+        ("batch=8", "the batch has a flag of its own", "--max-batch 8"),
+        ("a=0", "size of 0 is no size", "--dimension a=1:1:1;"),
+        ("a=0:5", "size of 0 is no size", "--dimension a=1:1:5;"),
+        ("a=0:0:5", "size of 0 is no size", "--dimension a=0:1:5;"),
+        ("a=9:5", "the smallest size is 1, the usual one 9, the largest 5", "--dimension a=1:5:9"),
+        ("a=4:9:5", "the smallest size is 4, the usual one 9, the largest 5", "--dimension a=4:5:9"),
+        ("a=7:6:8", "the smallest size is 7, the usual one 6, the largest 8", "--dimension a=6:7:8"),
+    ],
+)
+def test_a_dimension_that_cannot_be_says_what_to_type(text: str, words: str, remedy: str) -> None:
+    with pytest.raises(BuildError, match=words) as caught:
         parse_dimension(text)
+    assert remedy in caught.value.remedy

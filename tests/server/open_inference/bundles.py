@@ -26,9 +26,10 @@ def write_bundle(
     constants: Mapping[str, np.ndarray] | None = None,
     version: str = "1",
     max_batch: int = 1,
+    smallest: int = 0,
     **largest: int,
 ) -> Path:
-    """A bundle named like its folder; `largest` sizes of free dimensions besides the batch."""
+    """A bundle named like its folder; `largest` sizes of free dimensions besides the batch, all from `smallest` on."""
 
     def values(specs: Sequence[TensorSpec]) -> list[onnx.ValueInfoProto]:
         types = {one.name: helper.np_dtype_to_tensor_dtype(np.dtype(one.dtype)) for one in specs}
@@ -46,7 +47,10 @@ def write_bundle(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         max_batch=max_batch,
-        dimensions={name: FreeDimension(usual=1, largest=size) for name, size in largest.items()},
+        dimensions={
+            name: FreeDimension(smallest=smallest, usual=max(smallest, 1), largest=size)
+            for name, size in largest.items()
+        },
         graphs={"float": GraphEntry(path="graphs/float.onnx", precision="fp32", targets=("cpu",))},
         files=writer.entries(),
         provenance=Provenance(source="bundles.py", source_sha256="0" * 64, opset=18, ir_version=10, tools={}),
@@ -120,7 +124,7 @@ def write_image(folder: Path, size: int = 1 << 20) -> Path:
     )
 
 
-def write_sequences(folder: Path) -> Path:
+def write_sequences(folder: Path, smallest: int = 0) -> Path:
     """`both` (N, length, 2) = `ids` and `mask` side by side; `total` (N) = the sum of `ids` where `mask` is not 0."""
     return write_bundle(
         folder / "sequences",
@@ -135,6 +139,7 @@ def write_sequences(folder: Path) -> Path:
         [spec("both", "int64", "batch", "length", 2), spec("total", "int64", "batch")],
         {"last": np.array([2], np.int64), "rows": np.array([1], np.int64)},
         max_batch=4,
+        smallest=smallest,
         length=16,
     )
 

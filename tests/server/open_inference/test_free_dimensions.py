@@ -19,11 +19,11 @@ from engine.errors import RunFailed
 from engine.process import WorkerRuntime
 from engine.runtime import Runtime
 from engine.slots import RegionTable
-from protos.inference.service_pb2 import ModelInferRequest, ModelInferResponse
+from protos.inference.service_pb2 import ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse
 from server.open_inference.datatypes import DATATYPES
 from tests.server.conftest import Running, serving
 from tests.server.open_inference.bundles import write_places, write_sequences
-from tests.server.open_inference.test_life import failure, infer
+from tests.server.open_inference.test_life import call, failure, infer
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -77,6 +77,18 @@ async def test_what_is_too_large_or_does_not_belong_together_is_refused(
     error = await failure(infer(served.channel, request("sequences", arrays)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert message in str(error.details())
+
+
+async def test_what_is_too_small_is_refused_and_the_configuration_says_what_is_not(tmp_path: Path) -> None:
+    async with serving(write_sequences(tmp_path, smallest=3)) as running:
+        assert outputs(await infer(running.channel, request("sequences", sequences(1, 3))))["total"].tolist() == [3]
+        error = await failure(infer(running.channel, request("sequences", sequences(1, 2))))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "input 'ids' has 2 of dimension 'length', at least 3 are served" in str(error.details())
+        assert "--dimension length=2:USUAL:16" in str(error.details())
+        answer = await call(running.channel, "ModelConfig", ModelConfigRequest(name="sequences"), ModelConfigResponse)
+        assert answer.config.parameters["dimensions"].string_value == "length=3:16"
+        assert [list(one.dims) for one in answer.config.input] == [[-1], [-1]]
 
 
 async def test_an_output_is_as_long_as_the_run_makes_it(served: Running) -> None:

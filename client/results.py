@@ -25,6 +25,9 @@ STAGES: tuple[str, ...] = (
 )  # fmt: skip
 """Stages between the client's send and the result's return, in order; each is a `*_ns` of `Ledger`."""
 
+_SERVERS_STAGES: tuple[Any, ...] = tuple(f"{stage}_ns" for stage in STAGES[:-1])
+"""Fields of the message; the last stage is the client's own. `Any`: `HasField` is typed by literals."""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -255,10 +258,7 @@ def _tensor(message: result_pb2.Tensor, where: str) -> NDArray[Any]:
 
 
 def _ledger(message: result_pb2.Ledger, sent: Sent | None, returned_at_ns: int, offset: Offset | None) -> Ledger:
-    stages = {
-        f"{stage}_ns": getattr(message, f"{stage}_ns") if message.HasField(f"{stage}_ns") else None  # type: ignore[arg-type]
-        for stage in STAGES[:-1]
-    }
+    stages = {name: getattr(message, name) if message.HasField(name) else None for name in _SERVERS_STAGES}
     if sent is None:
         return Ledger(**stages, total_ns=message.total_ns, uncertainty_ns=message.transport_uncertainty_ns)
     end_to_end_ns = returned_at_ns - sent.send_time_ns

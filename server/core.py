@@ -15,7 +15,7 @@ from server.engines.thread import Turn
 from server.errors import Draining, InferenceFailed, LimitReached, SwapRefused
 from server.frames import CameraKey
 from server.host.process_memory import ProcessMemory
-from server.observe.metrics import Metrics
+from server.observe.metrics import OTHER_CAMERA, Metrics
 from server.shared_memory.store import RegionStore
 from server.state import StateFeed, judge
 from server.stream.clock import HostClock
@@ -113,6 +113,7 @@ class Core:
             old.superseded.set_result(f"{session.id} sends {both} now")
         self.sessions[session] = reserved
         self._count_streams()
+        self._expect(names, True)
         return session
 
     async def swap(self, name: str, version: str, path: str) -> admin_pb2.SwapEngineResponse:
@@ -229,6 +230,16 @@ class Core:
             self.regions.close(session.region)
         self.sessions.pop(session, None)
         self._count_streams()
+
+    def finished(self, session: Session) -> None:
+        """A closed stream was ended by its client, in order: silence of its cameras is no fault."""
+        self._expect(session.cameras.keys() - {name for other in self.sessions for name in other.cameras}, False)
+
+    def _expect(self, cameras: Collection[str], frames: bool) -> None:
+        """Note of which cameras frames are expected. Those that share a label are never all known to be done."""
+        for label in {self.metrics.label(name) for name in cameras}:
+            if frames or label != OTHER_CAMERA:
+                self.metrics.camera_expected(label).set(frames)
 
     def opened(self, session: Session, request: pb.Open) -> pb.Opened:
         """The answer to `Open`."""

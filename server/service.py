@@ -158,6 +158,7 @@ class Service:
             await self._exchange(context, session)
         finally:
             self._core.close(session)
+        self._core.finished(session)
 
     async def _exchange(self, context: Context, session: Session) -> None:
         """Read and write at the same time, until the client is done and has all its answers."""

@@ -215,6 +215,11 @@ class Metrics:
         )
         self.streams = self._gauge("monocoque_streams", "Open frame streams.", ())
         self.cameras = self._gauge("monocoque_cameras", "Cameras of the open streams.", ())
+        self.camera_expected = self._gauge(
+            "monocoque_camera_expected",
+            "1 once a camera's stream has opened, also where it broke off; 0 where its client ended it in order.",
+            ("camera",),
+        )
         self.watchers = self._gauge("monocoque_watchers", "Subscribers to results or to the state.", ())
         self.streams_ended = self._counter(
             "monocoque_streams_ended", "Streams by the status they ended with.", ("code",)

@@ -30,6 +30,7 @@ NAMES = {
     "monocoque_process_memory_bytes": "gauge",
     "monocoque_streams": "gauge",
     "monocoque_cameras": "gauge",
+    "monocoque_camera_expected": "gauge",
     "monocoque_watchers": "gauge",
     "monocoque_streams_ended": "counter",
     "monocoque_clock_steps": "counter",
@@ -149,6 +150,33 @@ async def test_what_happened_is_counted_over_http(running: Running, engine: Engi
     page = await running.metrics()
     assert samples(page, "monocoque_streams_ended_total") == {("OK",): 1}
     assert samples(page, "monocoque_streams")[()] == 0
+
+
+async def test_frames_are_expected_of_a_camera_until_its_client_ends_the_stream_in_order(running: Running) -> None:
+    async def expected() -> dict[tuple[str, ...], float]:
+        return samples(await running.metrics(), "monocoque_camera_expected")
+
+    done, broken = await running.open_one("done"), await running.open_one("broken")
+    replaced = await running.open_one("replaced")
+    assert await expected() == {("done",): 1, ("broken",): 1, ("replaced",): 1}
+    await running.open_one("replaced")
+    await replaced.finish()
+    await done.finish()
+    broken.call.cancel()
+    await running.until(lambda: len(running.server.core.sessions) == 1)
+    assert await expected() == {("done",): 0, ("broken",): 1, ("replaced",): 1}
+    await running.open_one("done")
+    assert (await expected())["done",] == 1
+
+
+async def test_frames_are_expected_of_cameras_past_the_limit_for_good(bundle_path: Path, engine: Engine) -> None:
+    """They share a label: that one was ended in order says nothing of the others."""
+    async with serving(bundle_path, engine.open) as running:
+        running.server.metrics.max_cameras = 1
+        for name in ("a", "b"):
+            await (await running.open_one(name)).finish()
+        await running.until(lambda: not running.server.core.sessions)
+        assert samples(await running.metrics(), "monocoque_camera_expected") == {("a",): 0, (OTHER_CAMERA,): 1}
 
 
 async def test_waiting_frames_show_as_queue_depth(running: Running, engine: Engine) -> None:

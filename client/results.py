@@ -28,6 +28,10 @@ STAGES: tuple[str, ...] = (
 _SERVERS_STAGES: tuple[Any, ...] = tuple(f"{stage}_ns" for stage in STAGES[:-1])
 """Fields of the message; the last stage is the client's own. `Any`: `HasField` is typed by literals."""
 
+MOST_AHEAD_NS = 1_000_000_000
+LONGEST_HELD_NS = 24 * 3600 * 1_000_000_000
+"""A capture time further from its send is of another clock than the stream's, or of a recording."""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -59,7 +63,8 @@ class Ledger:
     """Where a frame's time went, in nanoseconds; None: a stage it did not reach, or that clocks cannot tell.
 
     Attributes:
-        held_ns: Capture to send: waiting for credit in this client. Not part of `end_to_end_ns`.
+        held_ns: Capture to send: waiting for credit in this client. Not part of `end_to_end_ns`; None where the capture
+            time is not of the stream's clock.
         transport_ns: Client's send to server's receipt.
         queue_ns: Waiting in its camera's slot.
         decode_ns: Pixel bytes to an image.
@@ -102,7 +107,8 @@ class Age:
 
     Attributes:
         answered_ns: Capture to answer, by the server; since receipt where `lower_bound`.
-        returned_ns: Capture to the result's return, by this client's clock alone; None for a watched result.
+        returned_ns: Capture to the result's return, by this client's clock alone; None for a watched result, and
+            where the capture time is not of the stream's clock: over a second after the send, or a day before it.
         uncertainty_ns: Error bound of `answered_ns`.
         lower_bound: The clocks cannot be compared: the true age at the answer is at least `answered_ns`.
     """
@@ -215,7 +221,7 @@ def result_from_proto(
         ledger=_ledger(message.ledger, sent, returned_at_ns, offset),
         age=Age(
             answered_ns=message.age.age_ns,
-            returned_ns=None if sent is None else returned_at_ns - sent.capture_time_ns,
+            returned_ns=None if sent is None or _held_ns(sent) is None else returned_at_ns - sent.capture_time_ns,
             uncertainty_ns=message.age.uncertainty_ns,
             lower_bound=message.age.lower_bound,
         ),
@@ -257,6 +263,11 @@ def _tensor(message: result_pb2.Tensor, where: str) -> NDArray[Any]:
         ) from error
 
 
+def _held_ns(sent: Sent) -> int | None:
+    held_ns = sent.send_time_ns - sent.capture_time_ns
+    return held_ns if -MOST_AHEAD_NS <= held_ns <= LONGEST_HELD_NS else None
+
+
 def _ledger(message: result_pb2.Ledger, sent: Sent | None, returned_at_ns: int, offset: Offset | None) -> Ledger:
     stages = {name: getattr(message, name) if message.HasField(name) else None for name in _SERVERS_STAGES}
     if sent is None:
@@ -272,7 +283,7 @@ def _ledger(message: result_pb2.Ledger, sent: Sent | None, returned_at_ns: int, 
         uncertainty_ns = offset.uncertainty_ns
     return Ledger(
         **stages,
-        held_ns=sent.send_time_ns - sent.capture_time_ns,
+        held_ns=_held_ns(sent),
         returned_ns=returned_ns,
         total_ns=message.total_ns,
         end_to_end_ns=end_to_end_ns,

@@ -224,10 +224,11 @@ FLOW_ROW = (
     Panel(
         "Deadlines missed, clocks set",
         "Frames with a maximum age that were not answered within it, per second; and how often a clock was seen to be "
-        "set rather than to run, within the last five minutes.",
+        "set rather than to run (client, server), or a camera's capture times to be of another clock than declared "
+        "(capture), within the last five minutes.",
         (
             (rate("monocoque_deadline_misses_total", "camera"), "{{camera}} missed"),
-            ("sum by (clock) (increase(monocoque_clock_steps_total[5m]))", "{{clock}} clock set"),
+            ("sum by (clock) (increase(monocoque_clock_steps_total[5m]))", "clock: {{clock}}"),
         ),
         "short",
         width=12,

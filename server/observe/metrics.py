@@ -226,10 +226,10 @@ class Metrics:
         )
         self.clock_steps = self._counter(
             "monocoque_clock_steps",
-            "Times that a clock was seen to be set: a client's, or the server's UTC.",
+            "Times that a clock was seen to be set: a client's, or the server's UTC; cameras with wrong capture times.",
             ("clock",),
         )
-        for clock in ("client", "server"):  # a step that never came is a 0, not a series that is missing
+        for clock in ("client", "server", "capture"):  # a step that never came is a 0, not a series that is missing
             self.clock_steps(clock)
         self.watcher_missed = self._counter(
             "monocoque_watcher_missed_results", "Results that slow subscribers did not get.", ()

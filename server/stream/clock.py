@@ -9,8 +9,8 @@ from pathlib import Path
 
 from protos.monocoque.v1 import stream_pb2 as pb
 
-LONGEST_AGE_NS = 100 * 365 * 24 * 3600 * 1_000_000_000
-"""Recorded frames may be old, but not so old that nanoseconds do not fit into 64 bits."""
+LONGEST_AGE_NS = 24 * 3600 * 1_000_000_000
+"""A time further back is of another clock than was declared, or of a recording: nobody waits for its age."""
 LARGEST_ERROR_NS = 3600 * 1_000_000_000
 """A clock that may be off by more than an hour is not synchronized."""
 
@@ -71,18 +71,20 @@ class ClientClock:
             host: Our clocks.
 
         Returns:
-            None where it cannot be known, which includes a time later than its own arrival, or a century before
+            None where it cannot be known, which includes a time later than its own arrival, or more than a day before
             it: then the clock is not what it was declared to be. Within the error bound, a later time counts as the
             moment of arrival.
         """
         if client_ns == 0 or self.kind == pb.CLOCK_KIND_UNKNOWN:
             return None
-        at = client_ns
-        if self.kind == pb.CLOCK_KIND_SYNCHRONIZED:
-            at -= host.utc_ns() - host.monotonic_ns()  # anew for each frame, so that a step harms one frame at most
+        at = client_ns - self.offset_ns(host)  # anew for each frame, so that a step harms one frame at most
         if not received - LONGEST_AGE_NS <= at <= received + self.error_ns:
             return None
         return min(at, received)
+
+    def offset_ns(self, host: HostClock) -> int:
+        """What it is ahead of the server's monotonic clock, if it is what it was declared to be."""
+        return host.utc_ns() - host.monotonic_ns() if self.kind == pb.CLOCK_KIND_SYNCHRONIZED else 0
 
 
 class StepWatch:
@@ -100,7 +102,7 @@ class StepWatch:
         self._clock = clock
         self._host = host
         self._sent_ns = 0
-        self._is_ahead = False
+        self._is_wrong = False
         self._offset_ns: int | None = None
         self._received = 0
 
@@ -114,12 +116,12 @@ class StepWatch:
         found = []
         if sent_ns:
             # Messages arrive in the order of their sending, and before nothing is sent.
-            is_ahead = self._clock.kind != pb.CLOCK_KIND_UNKNOWN and (
+            is_wrong = self._clock.kind != pb.CLOCK_KIND_UNKNOWN and (
                 self._clock.to_monotonic(sent_ns, received, self._host) is None
             )
-            if sent_ns < self._sent_ns or (is_ahead and not self._is_ahead):
+            if sent_ns < self._sent_ns or (is_wrong and not self._is_wrong):
                 found.append("client")
-            self._sent_ns, self._is_ahead = sent_ns, is_ahead
+            self._sent_ns, self._is_wrong = sent_ns, is_wrong
         if self._clock.kind == pb.CLOCK_KIND_SYNCHRONIZED:
             offset_ns = self._host.utc_ns() - self._host.monotonic_ns()
             slewed_ns = LARGEST_SLEW * (received - self._received) + READING_ERROR_NS

@@ -25,6 +25,32 @@ class Complaints:
         self._stream_id = stream_id
         self._told_ns: dict[str, int] = {}
         self._untold: dict[str, int] = {}
+        self._misdated: set[str] = set()
+
+    def add_misdated(self, camera_id: str, sequence: int, late_ns: int) -> bool:
+        """A frame's capture time cannot be right; its camera's first is told, whatever the others are.
+
+        Args:
+            camera_id: One of the stream's; empty for one that it did not open.
+            sequence: The frame's.
+            late_ns: Its capture time less its arrival.
+
+        Returns:
+            Whether it is its camera's first.
+        """
+        if camera_id in self._misdated:
+            return False
+        self._misdated.add(camera_id)
+        log.info(
+            "%s: frame %d of %s was captured %.3f s %s it came, by the clock that the stream declared; its age counts "
+            "from receipt → send the times of that clock, or declare another",
+            self._stream_id,
+            sequence,
+            camera_id or "a camera that it did not open",
+            abs(late_ns) / 1e9,
+            "after" if late_ns > 0 else "before",
+        )
+        return True
 
     def add(self, camera_id: str, status: str, result: bytes, now_ns: int) -> None:
         """A frame went wrong; it is told with its reason, or counted where its camera had a line just now.

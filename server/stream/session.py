@@ -272,6 +272,10 @@ class Session:
         captured = self.clock.to_monotonic(header.capture_time_ns, received, self._host)
         max_age_ns = header.max_age_ns or self._max_age_ns
         since = received if captured is None else captured
+        if captured is None and header.capture_time_ns and self.clock.kind != pb.CLOCK_KIND_UNKNOWN:
+            late_ns = header.capture_time_ns - self.clock.offset_ns(self._host) - received
+            if self._complaints.add_misdated(camera.key.camera_id, header.sequence, late_ns):
+                self._metrics.clock_steps("capture").inc()
         return Frame(
             camera=camera,
             header=header,

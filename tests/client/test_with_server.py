@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,18 @@ async def test_one_clock_is_proved_and_the_ledger_adds_up(serving: Serving) -> N
     assert result.tensors["drivable"].dtype == np.float32
     assert result.age.returned_ns is not None
     assert result.age.answered_ns <= result.age.returned_ns
+
+
+@pytest.mark.parametrize("other_clock_ns", [time.time_ns(), -time.time_ns()], ids=["ahead", "behind"])
+async def test_a_capture_time_of_another_clock_gives_no_age_of_years(serving: Serving, other_clock_ns: int) -> None:
+    async with client.connect(serving.address) as server, server.stream([camera()]) as stream:
+        stream.submit(client.Frame("front", IMAGE, capture_time_ns=other_clock_ns))
+        result = await anext(stream)
+    assert (result.ok, result.capture_time_ns) == (True, other_clock_ns)
+    assert (result.age.returned_ns, result.ledger.held_ns) == (None, None)
+    assert result.age.lower_bound
+    assert 0 < result.age.answered_ns < 60 * 10**9
+    assert sum(result.ledger.stages().values()) == result.ledger.end_to_end_ns
 
 
 async def test_an_unknown_clock_is_estimated_by_probes(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ SAME, SYNCHRONIZED, UNKNOWN = (
     pb.CLOCK_KIND_SYNCHRONIZED,
     pb.CLOCK_KIND_UNKNOWN,
 )
+DAY_NS = 24 * 3600 * 10**9
+DAY_NS = 24 * 3600 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,10 @@ def test_this_host_has_a_proof() -> None:
         (ClientClock(SYNCHRONIZED, 50), 5_001_051, None),
         (ClientClock(SYNCHRONIZED, 50), -(2**63), None),  # no age fits into 64 bits
         (ClientClock(SAME, 0), -(2**63), None),
-        (ClientClock(SAME, 0), -(10**18), -(10**18)),  # recorded 30 years ago
+        (ClientClock(SAME, 0), 1_000 - DAY_NS, 1_000 - DAY_NS),
+        (ClientClock(SAME, 0), 999 - DAY_NS, None),
+        (ClientClock(SYNCHRONIZED, 50), 900, 900 - 5_000_000),
+        (ClientClock(SYNCHRONIZED, 50), 5_000_999 - DAY_NS, None),
     ],
 )
 def test_a_clients_time_in_our_clock(clock: ClientClock, client_ns: int, at: int | None) -> None:
@@ -95,6 +100,13 @@ def test_a_clients_clock_that_runs_ahead_of_its_own_messages_is_one_step(kind: p
     assert world.frame() == []
     world.client_offset += 10**9
     assert [world.frame() for _ in range(5)] == [["client"], [], [], [], []]
+
+
+@pytest.mark.parametrize("kind", [SAME, SYNCHRONIZED])
+def test_a_clients_clock_that_is_another_than_it_declared_is_one_step(kind: pb.ClockKind.ValueType) -> None:
+    world = Steps(kind)
+    world.client_offset = -(10**18)
+    assert [world.frame() for _ in range(3)] == [["client"], [], []]
 
 
 def test_the_servers_utc_that_is_set_is_its_step() -> None:

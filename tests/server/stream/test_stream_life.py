@@ -224,3 +224,35 @@ async def test_clocks_that_jump_are_counted_and_every_age_stays_true(bundle_path
     ]
     assert running.server.metrics.clock_steps("client")._value.get() == 2
     assert running.server.metrics.clock_steps("server")._value.get() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "utc_offset_ns", "said"),
+    [
+        (stream_pb2.CLOCK_KIND_SAME_HOST_MONOTONIC, 10**18, "999999999.995 s after it came"),
+        (stream_pb2.CLOCK_KIND_SYNCHRONIZED, 0, "1000000000.005 s before it came"),
+    ],
+)
+async def test_a_capture_time_of_another_clock_is_told_once_and_ages_count_from_receipt(
+    bundle_path: Path,
+    engine: Engine,
+    caplog: pytest.LogCaptureFixture,
+    kind: stream_pb2.ClockKind.ValueType,
+    utc_offset_ns: int,
+    said: str,
+) -> None:
+    caplog.set_level("INFO", "monocoque.stream")
+    time = FakeTime()
+    clock = stream_pb2.Clock(kind=kind, boot_id="boot", time_namespace="time")
+    async with serving(bundle_path, engine.open, time.host()) as running:
+        stream = running.stream()
+        opened = await stream.open([camera()], clock=clock, max_age_ns=1_000_000)
+        assert opened.clock_kind == kind
+        for number in range(3):
+            await stream.send(frame(number, capture_time_ns=time.now_ns - 5_000_000 + utc_offset_ns))
+            (result,) = await stream.results(1)
+            assert (result.status, result.age.age_ns, result.age.lower_bound) == (pb.STATUS_OK, 0, True)
+        counted = {clock: running.server.metrics.clock_steps(clock)._value.get() for clock in ("client", "capture")}
+    assert counted == {"client": 0, "capture": 1}
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "monocoque.stream"]
+    assert f"frame 0 of front was captured {said}" in line

@@ -179,12 +179,14 @@ class Gpu:
             self._host_registration.cuMemHostUnregister(array.ctypes.data)
 
     def copy_in(self, address: int, array: npt.NDArray[Any]) -> None:
-        """Copy host memory to the device, on the stream."""
-        self._driver.memcpy_htod_async(address, array, self._stream)
+        """Copy host memory to the device, on the stream; none of it is no copy."""
+        if array.nbytes:
+            self._driver.memcpy_htod_async(address, array, self._stream)
 
     def copy_out(self, array: npt.NDArray[Any], address: int) -> None:
-        """Copy device memory to the host, on the stream."""
-        self._driver.memcpy_dtoh_async(array, address, self._stream)
+        """Copy device memory to the host, on the stream; none of it is no copy."""
+        if array.nbytes:
+            self._driver.memcpy_dtoh_async(array, address, self._stream)
 
     def mark(self, name: str) -> None:
         """Note the time at which the stream gets here."""

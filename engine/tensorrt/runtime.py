@@ -33,7 +33,7 @@ _DTYPES = {
 
 @dataclass
 class _Buffers:
-    """Memory of one tensor at the largest batch: on the device, and a page-locked copy where slots cannot be."""
+    """Memory of one tensor at its largest: on the device, and a page-locked copy where slots cannot be."""
 
     size_bytes: int
     device: int | None = None
@@ -45,6 +45,9 @@ class TensorRTRuntime:
 
     A discrete GPU copies from and to the slots themselves, once their region is page-locked; an integrated one reads
     and writes them in place. Where a region cannot be page-locked, each tensor goes through a page-locked copy.
+
+    Memory is laid out for the largest sizes; a run binds the shapes that it has, and its outputs are as large as
+    TensorRT infers from them.
 
     Args:
         plan: A serialized engine whose digest and key have been checked.
@@ -72,6 +75,8 @@ class TensorRTRuntime:
         self._engine: Any = None
         self._context: Any = None
         self._closed = False
+        self._told = description.told_by_run
+        self._told_outputs = [spec.name for spec in description.outputs if not self._told.isdisjoint(spec.free)]
         try:
             with gpu.current():
                 self._load(plan)
@@ -80,7 +85,7 @@ class TensorRTRuntime:
                 self.close()
             raise
         self._buffers = {
-            spec.name: _Buffers(spec.size_bytes(description.max_batch))
+            spec.name: _Buffers(spec.size_bytes(description.max_batch, description.largest))
             for spec in (*description.inputs, *description.outputs)
         }
 
@@ -104,12 +109,13 @@ class TensorRTRuntime:
             for spec in self._description.inputs:
                 host_copies_ns += self._feed(spec, batch.inputs[spec.name])
             gpu.mark("fed")
+            made = {spec.name: self._made(spec, batch.outputs[spec.name]) for spec in self._description.outputs}
             for spec in self._description.outputs:
-                self._bind(spec, self._place(spec, batch.outputs[spec.name])[0])
+                self._bind(spec, self._place(spec, made[spec.name])[0])
             if not self._context.execute_async_v3(gpu.stream):
                 raise self._failed("could not launch")
             gpu.mark("computed")
-            afterwards = [self._fetch(spec, batch.outputs[spec.name]) for spec in self._description.outputs]
+            afterwards = [self._fetch(spec, made[spec.name]) for spec in self._description.outputs]
             gpu.mark("end")
             gpu.wait("end")
             copying = time.perf_counter_ns()
@@ -121,6 +127,7 @@ class TensorRTRuntime:
             inference_ns=ended - started,
             # The stream waits while the host copies, so what the device measured contains it.
             copy_ns=max(device_copies_ns, host_copies_ns) + ended - copying,
+            shapes={name: made[name].shape for name in self._told_outputs},
         )
 
     def memory(self) -> MemoryReport:
@@ -184,21 +191,54 @@ class TensorRTRuntime:
         for name, spec in wanted.items():
             dtype = _DTYPES.get(engine.get_tensor_dtype(name).name, "unknown")
             shape = tuple(-1 if isinstance(size, str) else size for size in spec.shape)
-            if (dtype, tuple(engine.get_tensor_shape(name))) != (spec.dtype, shape):
+            planned = tuple(engine.get_tensor_shape(name))
+            if dtype != spec.dtype or not self._same_shape(spec, planned):
                 raise PlanRejected(
-                    f"{name} is {dtype}{list(engine.get_tensor_shape(name))} in the plan, "
-                    f"{spec.dtype}{list(shape)} in the manifest",
+                    f"{name} is {dtype}{list(planned)} in the plan, {spec.dtype}{list(shape)} in the manifest",
                     remedy=remedy,
                 )
         for spec in self._description.inputs:
-            if spec.batched:
-                _, _, largest_shape = engine.get_tensor_profile_shape(spec.name, 0)
-                largest = largest_shape[0]
-                if largest < self._description.max_batch:
-                    raise PlanRejected(
-                        f"the plan takes batches up to {largest}, the manifest {self._description.max_batch}",
-                        remedy=remedy,
-                    )
+            if spec.batched or spec.free:
+                self._check_profile(spec, remedy)
+
+    def _same_shape(self, spec: TensorSpec, planned: tuple[int, ...]) -> bool:
+        """Whether free sizes are free and known ones the same. What only a run tells, a compiler may know already."""
+        return len(planned) == len(spec.shape) and all(
+            size == (-1 if isinstance(wanted, str) else wanted) or wanted in self._told
+            for size, wanted in zip(planned, spec.shape, strict=True)
+        )
+
+    def _check_profile(self, spec: TensorSpec, remedy: str) -> None:
+        """What the plan takes against what the manifest promises."""
+        description = self._description
+        least, _, most = self._engine.get_tensor_profile_shape(spec.name, 0)
+        for name, low, high in zip(spec.shape, least, most, strict=True):
+            if name == "batch" and high < description.max_batch:
+                raise PlanRejected(
+                    f"the plan takes batches up to {high}, the manifest {description.max_batch}", remedy=remedy
+                )
+            if name not in spec.free:
+                continue
+            smallest, largest = description.smallest.get(name, 0), description.largest[name]
+            if smallest < low or high < largest:
+                raise PlanRejected(
+                    f"the plan takes {low} to {high} of dimension {name!r}, the manifest {smallest} to {largest}",
+                    remedy=remedy,
+                )
+
+    def _made(self, spec: TensorSpec, handle: SlotHandle) -> SlotHandle:
+        """The part of an output's slot that a run fills: of the shape that TensorRT infers from the inputs' shapes."""
+        shape = tuple(self._context.get_tensor_shape(spec.name))
+        fits = len(shape) == len(handle.shape) and all(
+            0 <= size <= room if name in self._told else size == room
+            for name, size, room in zip(spec.shape, shape, handle.shape, strict=True)
+        )
+        if not fits:
+            raise RunFailed(
+                f"output {spec.name!r} would have shape {list(shape)}, there is room for {list(handle.shape)}",
+                remedy="build the bundle again: its manifest does not say what the plan makes of these sizes",
+            )
+        return handle.shaped(shape)
 
     def _place(self, spec: TensorSpec, handle: SlotHandle) -> tuple[int, npt.NDArray[Any] | None]:
         """Where the network reads or writes a tensor, and the host memory to copy it from or to, if any.

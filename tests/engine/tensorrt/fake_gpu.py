@@ -248,6 +248,9 @@ class FakeContext:
         self.shape = shape
         return True
 
+    def get_tensor_shape(self, name: str) -> Any:
+        return self.shape
+
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == 4242
         self.engine.cuda.current()

@@ -33,6 +33,7 @@ from server.engines.thread import Turn
 from server.errors import ServerError
 from server.grpc_options import calls_at_once, server_options
 from server.host.allocator import keep_large_buffers
+from server.host.huge_pages import use_huge_pages
 from server.host.ports import join, listening, probe
 from server.host.process_memory import ProcessMemory
 from server.host.tuning import WakeLatency, lock_memory, parse_cpus, pin
@@ -179,6 +180,7 @@ class Server:
             raise
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: no collection needs to look at it again
+        log.debug("%d MB of memory lie in huge pages", use_huge_pages() >> 20)
         self.core.start()
         await self._tell_health()
         for lane in self.catalogue.lanes:

@@ -37,6 +37,7 @@ from build_engine.quantize import CPU_INT8, fused_arithmetic
 from build_engine.quantize.core import with_node_names
 from build_engine.session import Session
 from engine.manifest import DetectionPostprocessing, Preprocessing
+from engine.tensorrt.plan import PlanOptions
 from engine.tensors import TensorSpec
 
 RANDOM_SEEDS = (1, 2)
@@ -76,9 +77,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     max_batch = options.max_batch if any(spec.batched for spec in inputs) else 1
     if options.camera is not None:
         check_fixed(trained, "cameras have one size")
-    if compiled_targets := [target for target in options.targets if target != "cpu"]:
-        check_fixed(trained, f"plans for {', '.join(compiled_targets)} have fixed sizes but for the batch")
-    free = find_free(trained, options.dimensions, max_batch)
+    planned = [target for target in options.targets if target != "cpu"]
+    free = find_free(trained, options.dimensions, max_batch, planned)
     preprocessing = _preprocessing(options, trained)
     if metric:
         metric = accuracy.with_preprocessing(metric, preprocessing)
@@ -96,7 +96,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> Built:
     judged = _Judged(options, samples, inputs, free, postprocessing, metric)
     accuracies = judged.measure(graphs, lowered.measured if lowered else {}, said)
     unfused = serialize(trained)
-    compiled = _compile(options, graphs, unfused, max_batch, said)
+    plans = PlanOptions(max_batch=max_batch, dimensions=free.by_name)
+    compiled = _compile(options, graphs, unfused, plans, said)
     latency = _latency(options, graphs, unfused, inputs, free, samples, max_batch, said)
 
     built = Built(
@@ -186,7 +187,7 @@ class _Judged:
 
 
 def _compile(
-    options: BuildOptions, graphs: tuple[Graph, ...], unfused: bytes, max_batch: int, progress: Progress
+    options: BuildOptions, graphs: tuple[Graph, ...], unfused: bytes, plans: PlanOptions, progress: Progress
 ) -> tuple[Compiled, ...]:
     """Plans of the graph that is served, and where it can be done here, of the float and unfused ones to compare."""
     compiled = []
@@ -197,14 +198,14 @@ def _compile(
             progress.note(f"{target}: compiled on the device at its first start, from the graph in the bundle")
             continue
         served = next(graph for graph in graphs if target in graph.targets)
-        plan = compile_graph(served.name, served.data, target, max_batch, progress, served.precision)
+        plan = compile_graph(served.name, served.data, target, plans, progress, served.precision)
         if plan is None:
             continue
         compiled.append(plan)
         others = {FLOAT: graphs[-1].data, UNFUSED: unfused}
         others.pop(served.name, None)
         for name, data in others.items():
-            plan = compile_graph(name, data, target, max_batch, progress)
+            plan = compile_graph(name, data, target, plans, progress)
             compiled += [plan] if plan else []
     return tuple(compiled)
 

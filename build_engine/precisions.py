@@ -53,6 +53,7 @@ from build_engine.quantize.quantizer import units
 from build_engine.quantize.store import default_folder
 from engine.cpu import cpu_features, missing_features
 from engine.manifest import DetectionPostprocessing, Target
+from engine.tensorrt.plan import PlanOptions
 
 NOISE_SAMPLES = 8
 ORDERING_SAMPLES = 2
@@ -147,8 +148,9 @@ class Lowering:
         if budget is not None and judge is not None:
             if "rtx" in nvidia:  # what it refuses should not take a search to find out
                 plain = serialize(quantizer.graph(PLAIN, recipes[-1]))
-                name, largest = f"plain {recipes[-1].name}", self.options.max_batch
-                compile_graph(name, plain, "rtx", largest, self.progress, self.options.precision)
+                plans = PlanOptions(max_batch=self.options.max_batch, dimensions=self.options.dimensions)
+                name = f"plain {recipes[-1].name}"
+                compile_graph(name, plain, "rtx", plans, self.progress, self.options.precision)
 
             def graphs(kept: frozenset[str]) -> dict[str, Candidate]:
                 return quantizer.candidates(choice.without(kept))

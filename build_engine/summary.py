@@ -36,7 +36,8 @@ def print_bundle(bundle: Bundle) -> None:
     source = manifest.provenance
     console.print(f"from {source.source}, opset {source.opset}, batches up to {manifest.max_batch}", highlight=False)
     for name, dimension in manifest.dimensions.items():
-        sizes = f"{dimension.smallest} to {dimension.largest}, usually {dimension.usual}"
+        least = f"{dimension.smallest} to" if dimension.smallest else "up to"
+        sizes = f"{least} {dimension.largest}, usually {dimension.usual}"
         console.print(f"{name}: {sizes}", highlight=False, markup=False)
     if manifest.preprocessing:
         seen = manifest.preprocessing

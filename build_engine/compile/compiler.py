@@ -17,6 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeVar
 
+from pydantic import TypeAdapter
+
 from build_engine.compile.addresses import pin
 from engine.errors import EngineError, pack_error
 from engine.lifetime import die_with
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
     _fix_stack_size()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    options = PlanOptions(**json.loads(sys.stdin.buffer.readline()))
+    options = TypeAdapter(PlanOptions).validate_json(sys.stdin.buffer.readline())
     try:
         plan, pinned = _compile(sys.stdin.buffer.read(), options)
     except EngineError as error:

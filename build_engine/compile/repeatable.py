@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from engine.errors import BuildFailed, unpack_error
 from engine.tensorrt.plan import CompiledLayer, CompiledPlan, PlanOptions
@@ -44,7 +46,7 @@ def build_repeatably(onnx_graph: bytes, options: PlanOptions) -> tuple[CompiledP
         BuildFailed: TensorRT-RTX refuses the network, or its process ended before it was done.
     """
     command = [sys.executable, "-m", "build_engine.compile.compiler", str(os.getpid())]
-    request = json.dumps({**asdict(options), "timing_cache": None}).encode() + b"\n" + onnx_graph
+    request = TypeAdapter(PlanOptions).dump_json(replace(options, timing_cache=None)) + b"\n" + onnx_graph
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=_environment()
     ) as process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from build_engine.compile.repeatable import build_repeatably
 from build_engine.progress import Progress
@@ -35,9 +35,17 @@ RTX_CAPABILITIES: Mapping[str, tuple[str, ...]] = {
 
 
 def compile_graph(
-    name: str, graph: bytes, target: Target, max_batch: int, progress: Progress, precision: Precision = "fp32"
+    name: str, graph: bytes, target: Target, options: PlanOptions, progress: Progress, precision: Precision = "fp32"
 ) -> Compiled | None:
     """Compile one graph; for TensorRT-RTX, so that the same graph gives the same bytes.
+
+    Args:
+        name: The graph's.
+        graph: Its bytes.
+        target: What to compile for.
+        options: How; of GPUs, those are compiled for that have the precision.
+        progress: Told about it.
+        precision: Of the graph.
 
     Returns:
         The plan, or None where it has to be compiled on the device that will run it; a note then says so.
@@ -49,9 +57,9 @@ def compile_graph(
     try:
         with progress.step(f"Compiling {name} for {target}") as _:
             if target != "rtx":
-                return Compiled(target, name, build_plan(graph, target, PlanOptions(max_batch=max_batch)))
+                return Compiled(target, name, build_plan(graph, target, options))
             capabilities = RTX_CAPABILITIES.get(precision, ())
-            plan, pinned = build_repeatably(graph, PlanOptions(max_batch=max_batch, compute_capabilities=capabilities))
+            plan, pinned = build_repeatably(graph, replace(options, compute_capabilities=capabilities))
         if not pinned:
             progress.note(
                 f"{target}: this system lets no process choose its addresses in memory, on which TensorRT-RTX's bytes "

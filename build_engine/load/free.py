@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -11,7 +11,7 @@ import onnx
 from build_engine.errors import BuildError
 from build_engine.graph import BATCH, dimensions, feeds, random_inputs, tensor_specs
 from build_engine.session import Session
-from engine.manifest import FreeDimension
+from engine.manifest import FreeDimension, Target
 from engine.tensors import TensorSpec
 
 SEEDS = range(4)
@@ -109,16 +109,23 @@ def check_fixed(model: onnx.ModelProto, why: str) -> None:
             remedy=f"fix it with --input-shape {where}=..., one bundle per size; or build tensors for --target cpu",
         )
     for name, where in told.items():
-        maker = next((node for node in model.graph.node if where in node.output), None)
-        made = "" if maker is None else f", which {maker.op_type} {maker.name!r} makes,"
-        raise BuildError(
-            f"only a run tells dimension {name!r} of output {where!r}{made} and {why}",
-            remedy="end the model before that and do it on the host, or end it with TopK, which gives as many each "
-            "time; or build tensors for --target cpu",
-        )
+        raise _told_by_run(model, name, where, why)
 
 
-def find_free(model: onnx.ModelProto, given: Mapping[str, FreeDimension], max_batch: int) -> FreeDimensions:
+def _told_by_run(model: onnx.ModelProto, name: str, where: str, why: str) -> BuildError:
+    """What to say about a dimension of an output that cannot be served."""
+    maker = next((node for node in model.graph.node if where in node.output), None)
+    made = "" if maker is None else f", which {maker.op_type} {maker.name!r} makes,"
+    return BuildError(
+        f"only a run tells dimension {name!r} of output {where!r}{made} and {why}",
+        remedy="end the model before that and do it on the host, or end it with TopK, which gives as many each "
+        "time; or build tensors for --target cpu",
+    )
+
+
+def find_free(
+    model: onnx.ModelProto, given: Mapping[str, FreeDimension], max_batch: int, planned: Sequence[Target] = ()
+) -> FreeDimensions:
     """Find the free dimensions of a loaded model.
 
     Those of inputs must be given. Those that only outputs have are measured, with inputs as large as they get, unless
@@ -128,10 +135,12 @@ def find_free(model: onnx.ModelProto, given: Mapping[str, FreeDimension], max_ba
         model: With a name for every dimension that is not known.
         given: Sizes by name.
         max_batch: Largest batch, where the model has one.
+        planned: Targets that plans are compiled for: the compiler believes that the model computes every size, and
+            a plan's outputs have sizes that follow from those of its inputs.
 
     Raises:
-        BuildError: The size of one is not given, one is given that the model has not, or the model fails at its
-            largest sizes.
+        BuildError: The size of one is not given, one is given that the model has not, one depends on what is in the
+            inputs and plans are wanted, or the model fails at its smallest or largest sizes.
     """
     inputs, outputs = tensor_specs(feeds(model)), tensor_specs(list(model.graph.output))
     chosen = _names(inputs)
@@ -147,9 +156,14 @@ def find_free(model: onnx.ModelProto, given: Mapping[str, FreeDimension], max_ba
         known = ", ".join([*chosen, *told]) or "none"
         raise BuildError(f"no dimension {', '.join(unknown)} is free in this model", remedy=f"those that are: {known}")
     found = {name: given[name] for name in chosen}
-    if any(name not in given for name in told):
+    if planned and chosen:
+        _check_smallest(model, inputs, found)
+    if any(planned or name not in given for name in told):
         measured = _measured(model, inputs, outputs, found, max_batch)
         for name, where in told.items():
+            if planned and name not in measured:
+                why = f"a plan for {', '.join(planned)} knows only sizes that follow from the inputs'"
+                raise _told_by_run(model, name, where, why)
             if name not in given and name not in measured:
                 raise BuildError(
                     f"dimension {name!r} of output {where!r} depends on what is in the inputs: how large it may get is "
@@ -167,6 +181,22 @@ def _names(specs: tuple[TensorSpec, ...]) -> dict[str, str]:
         for name in spec.free:
             found.setdefault(name, spec.name)
     return found
+
+
+def _check_smallest(
+    model: onnx.ModelProto, inputs: tuple[TensorSpec, ...], chosen: Mapping[str, FreeDimension]
+) -> None:
+    """Run a model on inputs of their smallest sizes."""
+    smallest = {name: dimension.smallest for name, dimension in chosen.items()}
+    try:
+        Session(model).run(random_inputs(inputs, 1, 0, smallest))
+    except BuildError as error:
+        ranges = " ".join(f"--dimension {name}=MIN:{sizes.usual}:{sizes.largest}" for name, sizes in chosen.items())
+        told = ", ".join(f"{name} {size}" for name, size in smallest.items())
+        raise BuildError(
+            f"the smallest sizes that are to be served are {told}, and {error.message}",
+            remedy=f"begin where the model computes: {ranges}",
+        ) from None
 
 
 def _measured(

@@ -74,6 +74,8 @@ def open_tensorrt(
             outputs=bundle.manifest.outputs,
             max_batch=bundle.manifest.max_batch,
             device=gpu.facts.name,
+            smallest=bundle.manifest.smallest,
+            largest=bundle.manifest.largest,
         )
     except BaseException:
         gpu.close()
@@ -101,9 +103,9 @@ def find_plan(
     manifest = bundle.manifest
     name = manifest.graph_for(target)
     path = manifest.graphs[name].path
-    options = PlanOptions(max_batch=manifest.max_batch)
+    options = PlanOptions(max_batch=manifest.max_batch, dimensions=manifest.dimensions)
     environment = device.environment(tensorrt.backend, tensorrt.version)
-    wanted = {**environment, "graph_sha256": manifest.files[path].sha256, "max_batch": str(manifest.max_batch)}
+    wanted = {**environment, "graph_sha256": manifest.files[path].sha256, **options.taken()}
     choice = choose_plan(manifest, target, name, wanted)
     if choice.entry is not None:
         return bundle.read(choice.entry.path)

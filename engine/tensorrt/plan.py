@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.bundle import sha256
 from engine.errors import BuildFailed, RuntimeUnavailable
-from engine.manifest import Target
+from engine.manifest import FreeDimension, Target
 from engine.tensorrt.api import TensorRT, load_tensorrt
 from engine.tensorrt.key import NONE, PlanKey, portable_environment
 from engine.tensorrt.log import BuildLog, CompiledLayer, no_collection, without_driver_noise
+from engine.tensorrt.profile import profile_shapes
 from engine.tensorrt.progress import Monitor, Progress
 from engine.tensorrt.refusal import Refusal, build_failed
 
@@ -27,6 +28,8 @@ class PlanOptions:
     Attributes:
         max_batch: Largest batch of the optimization profile, where the graph leaves the batch free.
         opt_batch: The batch that kernels are chosen for; None means the largest.
+        dimensions: Sizes of the dimensions besides the batch that the graph leaves free, by name; kernels are chosen
+            for the usual ones.
         workspace_bytes: Most scratch memory that kernels may use.
         builder_optimization_level: 0 (builds fastest) to 5 (runs fastest).
         tf32: Whether FP32 convolutions may round their inputs to 10 bits of mantissa on tensor cores. Off, since
@@ -39,6 +42,7 @@ class PlanOptions:
 
     max_batch: int = 1
     opt_batch: int | None = None
+    dimensions: Mapping[str, FreeDimension] = field(default_factory=dict)
     workspace_bytes: int | None = None
     builder_optimization_level: int | None = None
     tf32: bool = False
@@ -49,10 +53,15 @@ class PlanOptions:
         if self.max_batch < 1 or not 1 <= (self.opt_batch or 1) <= self.max_batch:
             raise ValueError(f"max_batch {self.max_batch} and opt_batch {self.opt_batch}: want 1 <= opt <= max")
 
+    def taken(self) -> PlanKey:
+        """The part of a plan's key that says what requests may ask of it."""
+        sizes = ",".join(f"{name}={sizes}" for name, sizes in sorted(self.dimensions.items()))
+        return {"max_batch": str(self.max_batch), **({"dimensions": sizes} if sizes else {})}
+
     def key(self) -> PlanKey:
         """The options' part of a plan's key."""
         return {
-            "max_batch": str(self.max_batch),
+            **self.taken(),
             "opt_batch": str(self.opt_batch or self.max_batch),
             "workspace_bytes": NONE if self.workspace_bytes is None else str(self.workspace_bytes),
             "builder_optimization_level": (
@@ -95,9 +104,10 @@ def build_plan(
 ) -> CompiledPlan:
     """Compile a graph for a target.
 
-    The precision is the graph's own (the network is strongly typed). A free first dimension of an input is the batch
-    and gets an optimization profile from 1 to `options.max_batch`. TensorRT-RTX compiles without a GPU; TensorRT
-    compiles on the device that will run the plan, and measures.
+    The precision is the graph's own (the network is strongly typed). One optimization profile has the range of every
+    free dimension of the inputs: from 1 to `options.max_batch` for the batch, and what `options.dimensions` says for
+    the others. TensorRT-RTX compiles without a GPU; TensorRT compiles on the device that will run the plan, and
+    measures.
 
     The same graph and options give the same bytes with TensorRT-RTX where only one batch size is left. With several,
     the compiler (1.7.1) numbers its symbolic sizes in the order of addresses in memory, which the kernel draws anew for
@@ -113,7 +123,8 @@ def build_plan(
 
     Raises:
         RuntimeUnavailable: The library, or the device it needs, is missing.
-        BuildFailed: TensorRT refuses the network; the operator, the node and its own words are in the message.
+        BuildFailed: TensorRT refuses the network; the operator, the node and its own words are in the message. Or the
+            sizes of a free dimension are not given; the flag to add is in the remedy.
     """
     tensorrt = load_tensorrt(target)
     key = plan_key(tensorrt, onnx_graph, options)
@@ -239,24 +250,15 @@ def _add_profile(
     log: BuildLog,
 ) -> None:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    free = {tensor.name: tuple(tensor.shape) for tensor in inputs if -1 in tuple(tensor.shape)}
+    free = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
     if not free:
         return
     profile = builder.create_optimization_profile()
-    for name, shape in free.items():
-        if -1 in shape[1:]:
-            raise build_failed(
-                tensorrt.title,
-                [
-                    Refusal(
-                        f"no optimization profile fits input {name!r} of shape {list(shape)}: only the batch is free"
-                    )
-                ],
-            )
-        minimum, best, maximum = (
-            (n, *shape[1:]) for n in (1, options.opt_batch or options.max_batch, options.max_batch)
-        )
-        profile.set_shape(name, minimum, best, maximum)
+    for tensor in free:
+        names = [tensor.get_dimension_name(axis) for axis in range(len(tensor.shape))]
+        batches = (1, options.opt_batch or options.max_batch, options.max_batch)
+        shapes = profile_shapes(tensor.name, tuple(tensor.shape), names, batches, options.dimensions)
+        profile.set_shape(tensor.name, *shapes)
     if config.add_optimization_profile(profile) < 0:
         raise build_failed(tensorrt.title, [_explain(log, text) for text in log.errors])
 

@@ -11,7 +11,6 @@ CPU = "serve this graph on the CPU: build with --target cpu"
 _REMEDIES: tuple[tuple[str, str], ...] = (
     ("NonMaxSuppression", "find peaks inside the graph by MaxPool and TopK, or decode boxes on the host"),
     ("antialias", "export the Resize with antialias=0: AveragePool shrinks by whole factors without aliasing"),
-    ("no optimization profile", "fix every dimension but the first: build with --input-shape"),
     ("must have same input types", "cast both inputs to one type: TensorRT converts nothing by itself"),
     ("zero point", "quantize activations symmetrically: --precision int8 does for TensorRT's targets"),
     ("but must have type Int8", "leave biases in floating point: --precision int8 does for TensorRT's targets"),

@@ -114,7 +114,7 @@ def test_where_addresses_cannot_be_chosen_a_note_says_so(
 ) -> None:
     limits(resource.RLIMIT_AS, 1 << 40)
     noting = Noting()
-    compiled = compile_graph("float", graph, "rtx", 4, noting)
+    compiled = compile_graph("float", graph, "rtx", PlanOptions(max_batch=4), noting)
     assert compiled is not None and len(compiled.plan.data) == len(plan.data)
     (note,) = noting.notes
     assert "the next build of float may differ" in note and "ulimit -v" in note

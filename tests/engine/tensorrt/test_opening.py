@@ -8,12 +8,13 @@ import pytest
 
 from engine.bundle import Bundle, sha256
 from engine.errors import PlanRejected, RuntimeUnavailable
-from engine.manifest import PlanEntry
+from engine.manifest import FreeDimension, PlanEntry
 from engine.tensorrt.api import load_tensorrt
 from engine.tensorrt.key import DeviceFacts
 from engine.tensorrt.opening import choose_plan, find_plan
 from engine.tensorrt.plan import CompiledPlan, PlanOptions, build_plan
 from engine.tensorrt.plan_cache import PlanCache
+from engine.tensors import TensorSpec
 from tests.engine.bundles import write_bundle
 from tests.engine.graphs import camera_network
 
@@ -66,6 +67,27 @@ def test_a_plan_that_does_not_fit_is_not_opened_and_both_values_are_named(
     wanted = entry().key[fact]
     assert f"plans/rtx.plan ({fact}: the plan has {value}, needed is {wanted})" in caught.value.message
     assert "build_engine build MODEL -o BUNDLE --target rtx" in caught.value.remedy
+
+
+def test_a_plan_for_other_sizes_is_not_opened_and_both_are_named(tmp_path: Path) -> None:
+    specs = (TensorSpec(name="x", dtype="float32", shape=("batch", "length")),)
+    sizes = FreeDimension(smallest=2, usual=5, largest=9)
+    for recorded, fits in (("length=2:5:9", True), ("length=1:5:9", False)):
+        plan = entry(dimensions=recorded)
+        bundle = write_bundle(
+            tmp_path / recorded.replace(":", "-"),
+            plans={plan.path: (plan, b"plan of the bundle")},
+            inputs=specs,
+            outputs=(specs[0].model_copy(update={"name": "y"}),),
+            dimensions={"length": sizes},
+            preprocessing=None,
+        )
+        found = (bundle, "rtx", load_tensorrt("rtx"), DEVICE, PlanCache(tmp_path / "cache"), False, never)
+        if fits:
+            assert find_plan(*found) == b"plan of the bundle"
+        else:
+            with pytest.raises(PlanRejected, match="dimensions: the plan has length=1:5:9, needed is length=2:5:9"):
+                find_plan(*found)
 
 
 def test_without_a_plan_the_graph_is_compiled_once(tmp_path: Path) -> None:

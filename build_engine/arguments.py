@@ -224,8 +224,8 @@ def _add_build(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         default=[],
         metavar="NAME=[[MIN:]USUAL:]LARGEST",
         help="a dimension besides the batch that every request chooses, such as height, width or length: "
-        "length=1:128:512 serves 1 to 512 and measures with 128; without MIN it is 1, without USUAL the largest; for "
-        "the target cpu; repeat for several",
+        "length=1:128:512 serves 1 to 512, is measured with 128, and TensorRT's plan is tuned for it; without MIN it "
+        "is 1, without USUAL the largest; repeat for several",
     )
     bundle.add_argument("--name", help="name of the bundle (default: the model's)")
     bundle.add_argument("--version", default=_DEFAULTS["version"], help="version of the bundle")

@@ -39,6 +39,8 @@ def contents(built: Built, manifest: Manifest) -> dict[str, Any]:
             "precision": built.options.precision,
             "targets": list(built.options.targets),
             "max_batch": manifest.max_batch,
+            "dimensions": {name: sizes.model_dump() for name, sizes in manifest.dimensions.items()},
+            "largest_request": largest_request(built),
             "inputs": [spec.model_dump(mode="json") for spec in manifest.inputs],
             "outputs": [spec.model_dump(mode="json") for spec in manifest.outputs],
             "preprocessing": manifest.preprocessing.model_dump() if manifest.preprocessing else None,
@@ -89,6 +91,13 @@ def contents(built: Built, manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def largest_request(built: Built) -> str:
+    """What memory is for: `batch 8, length 512`."""
+    chosen = dict.fromkeys(name for spec in built.inputs for name in spec.free)
+    sizes = {name: built.free.by_name[name].largest for name in chosen}
+    return ", ".join(f"{name} {size}" for name, size in {"batch": built.max_batch, **sizes}.items())
+
+
 def _memory(built: Built) -> list[dict[str, Any]]:
     """What each account of memory says, before and after."""
     rows = [_cost_row("peak of live tensors, one frame", built.fusion.before, built.fusion.after)]
@@ -101,7 +110,7 @@ def _memory(built: Built) -> list[dict[str, Any]]:
         name = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}.get(runtime, runtime)
         rows.append(
             {
-                "account": f"{name}'s activation memory, batch {built.max_batch}",
+                "account": f"{name}'s activation memory, {largest_request(built)}",
                 "compiled": True,
                 "bytes": {name: by_graph[name] for name in (UNFUSED, FLOAT, *by_graph) if name in by_graph},
             }

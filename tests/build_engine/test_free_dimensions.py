@@ -72,6 +72,8 @@ def test_a_plan_takes_every_size_that_the_manifest_says(
     assert plan.graph == ("float" if precision == "fp32" else "trt-fp16")
     assert in_order(bundle.read(plan.path), (1, 3, 17, 19), (2, 3, 35, 53), (2, 3, 71, 97))
     assert "height=17:35:71" in plan.key["dimensions"]
+    memory = json.loads(bundle.read("report.json"))["memory"]
+    assert memory[1]["account"] == "TensorRT-RTX's activation memory, batch 2, height 71, width 97"
     capsys.readouterr()
     assert main(["inspect", str(tmp_path / "bundle")]) == 0
     said = capsys.readouterr().out

@@ -17,6 +17,7 @@ from engine.tensorrt.plan_cache import PlanCache
 from engine.tensors import TensorSpec
 from tests.engine.bundles import write_bundle
 from tests.engine.graphs import camera_network
+from tests.engine.tensorrt.test_profile import in_order, pyramid
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'monocoque[rtx]'")
 DEVICE = DeviceFacts("RTX 4090", "8.9", 128, 24_000_000_000, False)
@@ -34,6 +35,10 @@ def entry(**changes: str) -> PlanEntry:
         "graph_sha256": sha256(camera_network()),
     }
     return PlanEntry(path="plans/rtx.plan", graph="float", target="rtx", key=key | changes)
+
+
+def spec(name: str, *shape: int | str) -> TensorSpec:
+    return TensorSpec.model_validate({"name": name, "dtype": "float32", "shape": shape})
 
 
 def bundle_with(path: Path, *plans: PlanEntry) -> Bundle:
@@ -70,7 +75,7 @@ def test_a_plan_that_does_not_fit_is_not_opened_and_both_values_are_named(
 
 
 def test_a_plan_for_other_sizes_is_not_opened_and_both_are_named(tmp_path: Path) -> None:
-    specs = (TensorSpec(name="x", dtype="float32", shape=("batch", "length")),)
+    specs = (spec("x", "batch", "length"),)
     sizes = FreeDimension(smallest=2, usual=5, largest=9)
     for recorded, fits in (("length=2:5:9", True), ("length=1:5:9", False)):
         plan = entry(dimensions=recorded)
@@ -88,6 +93,27 @@ def test_a_plan_for_other_sizes_is_not_opened_and_both_are_named(tmp_path: Path)
         else:
             with pytest.raises(PlanRejected, match="dimensions: the plan has length=1:5:9, needed is length=2:5:9"):
                 find_plan(*found)
+
+
+def test_without_a_plan_a_graph_is_compiled_for_the_sizes_that_the_manifest_says(tmp_path: Path) -> None:
+    half, mean = (spec("half", "batch", 8, "half_2", "half_3"), spec("mean", "batch", 8, 1, 1))
+    sizes = {"height": (17, 35, 71), "width": (19, 53, 97), "half_2": (0, 18, 36), "half_3": (0, 27, 49)}
+    bundle = write_bundle(
+        tmp_path / "bundle",
+        graph=pyramid(),
+        cases=(),
+        inputs=(spec("image", "batch", 3, "height", "width"),),
+        outputs=(half, mean),
+        dimensions={
+            name: FreeDimension(smallest=smallest, usual=usual, largest=largest)
+            for name, (smallest, usual, largest) in sizes.items()
+        },
+        preprocessing=None,
+    )
+    tensorrt, cache = load_tensorrt("rtx"), PlanCache(tmp_path / "cache")
+    plan = find_plan(bundle, "rtx", tensorrt, DEVICE, cache, True)
+    assert in_order(plan, (1, 3, 17, 19), (4, 3, 35, 53), (4, 3, 71, 97))
+    assert find_plan(bundle, "rtx", tensorrt, DEVICE, cache, True, never) == plan
 
 
 def test_without_a_plan_the_graph_is_compiled_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from protos.inference.service_pb2 import (
     ModelInferRequest,
 )
 from tests.server.conftest import serving
-from tests.server.open_inference.test_life import call, infer
+from tests.server.open_inference.test_life import call, failure, infer
 
 ROOT = Path(__file__).resolve().parents[3]
 WEIGHT = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -43,7 +43,7 @@ def plain_model() -> onnx.ModelProto:
 async def test_a_plain_model_is_built_and_served(tmp_path: Path) -> None:
     onnx.save(plain_model(), tmp_path / "plain.onnx")
     command = [sys.executable, "-m", "build_engine", "build", tmp_path / "plain.onnx", "-o", tmp_path / "bundle"]
-    command += ["--dimension", "length=2:9", "--latency-seconds", "0"]
+    command += ["--dimension", "length=3:5:9", "--latency-seconds", "0"]
     done = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     async with serving(tmp_path / "bundle") as running:
@@ -66,3 +66,7 @@ async def test_a_plain_model_is_built_and_served(tmp_path: Path) -> None:
             np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(3, 2), x @ WEIGHT
         )
         assert np.frombuffer(answer.raw_output_contents[1], np.int64).tolist() == [10]
+        request.inputs[1].shape[:] = [2]
+        request.raw_input_contents[1] = ids[:2].tobytes()
+        refused = await failure(infer(running.channel, request))
+        assert "input 'ids' has 2 of dimension 'length', at least 3 are served" in str(refused.details())

@@ -25,6 +25,9 @@ from client.stream import Policy, Stream
 
 T = TypeVar("T")
 
+SETTLE_SECONDS = 1.0
+"""For what gRPC still waits for in a loop that is about to be closed. It comes within milliseconds."""
+
 
 class _Loop:
     """An event loop in a daemon thread."""
@@ -44,10 +47,16 @@ class _Loop:
             raise
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, once gRPC has nothing more to tell this loop: another loop would stumble over it then."""
+        self.run(_settled())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _settled() -> None:
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=SETTLE_SECONDS)
 
 
 def _each(loop: _Loop, following: AsyncGenerator[T, None]) -> Iterator[T]:

@@ -220,3 +220,29 @@ async def test_a_server_that_stops_in_good_order_answers_what_it_has(tmp_path: P
             assert stream.undelivered == 0
             await stopping
     assert serving.exit_code == 0
+
+
+async def test_connections_of_another_thread_leave_nothing_for_their_closed_loops(serving: Serving) -> None:
+    """gRPC hands the events of all loops to one of them, here this one, which is late with them on busy cores."""
+    late: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: late.append(context))
+
+    def use() -> None:
+        with client.connect_sync(serving.address) as server, server.stream([camera()]) as stream:
+            stream.submit(client.Frame("front", IMAGE))
+            assert next(stream).ok
+
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        async with client.connect(serving.address):
+            for _ in range(80):
+                using = asyncio.create_task(asyncio.to_thread(use))
+                while not using.done():
+                    await asyncio.sleep(0.001)
+                    time.sleep(0.001)
+                await using
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert late == []

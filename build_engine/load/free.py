@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx
 
@@ -135,8 +136,8 @@ def find_free(
         model: With a name for every dimension that is not known.
         given: Sizes by name.
         max_batch: Largest batch, where the model has one.
-        planned: Targets that plans are compiled for: the compiler believes that the model computes every size, and
-            a plan's outputs have sizes that follow from those of its inputs.
+        planned: Targets that plans are compiled for: the compiler believes that the model computes the smallest sizes
+            too, and a plan's outputs have sizes that follow from those of its inputs.
 
     Raises:
         BuildError: The size of one is not given, one is given that the model has not, one depends on what is in the
@@ -156,8 +157,10 @@ def find_free(
         known = ", ".join([*chosen, *told]) or "none"
         raise BuildError(f"no dimension {', '.join(unknown)} is free in this model", remedy=f"those that are: {known}")
     found = {name: given[name] for name in chosen}
-    if planned and chosen:
-        _check_smallest(model, inputs, found)
+    if chosen:
+        _check_computes(model, inputs, found, "largest")
+    if chosen and planned:
+        _check_computes(model, inputs, found, "smallest")
     if any(planned or name not in given for name in told):
         measured = _measured(model, inputs, outputs, found, max_batch)
         for name, where in told.items():
@@ -183,19 +186,23 @@ def _names(specs: tuple[TensorSpec, ...]) -> dict[str, str]:
     return found
 
 
-def _check_smallest(
-    model: onnx.ModelProto, inputs: tuple[TensorSpec, ...], chosen: Mapping[str, FreeDimension]
+def _check_computes(
+    model: onnx.ModelProto,
+    inputs: tuple[TensorSpec, ...],
+    chosen: Mapping[str, FreeDimension],
+    kind: Literal["smallest", "largest"],
 ) -> None:
-    """Run a model on inputs of their smallest sizes."""
-    smallest = {name: dimension.smallest for name, dimension in chosen.items()}
+    """Run a model on inputs of its smallest, or of its largest, sizes."""
+    sizes = {name: int(getattr(dimension, kind)) for name, dimension in chosen.items()}
     try:
-        Session(model).run(random_inputs(inputs, 1, 0, smallest))
+        Session(model).run(random_inputs(inputs, 1, 0, sizes))
     except BuildError as error:
-        ranges = " ".join(f"--dimension {name}=MIN:{sizes.usual}:{sizes.largest}" for name, sizes in chosen.items())
-        told = ", ".join(f"{name} {size}" for name, size in smallest.items())
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        form = "MIN:{0.usual}:{0.largest}" if kind == "smallest" else "{0.smallest}:USUAL:LARGEST"
         raise BuildError(
-            f"the smallest sizes that are to be served are {told}, and {error.message}",
-            remedy=f"begin where the model computes: {ranges}",
+            f"the {kind} sizes that are to be served are {told}, and {error.message}",
+            remedy="give sizes at which the model computes: "
+            + " ".join(f"--dimension {name}={form.format(dimension)}" for name, dimension in chosen.items()),
         ) from None
 
 

@@ -115,6 +115,28 @@ def test_sizes_at_which_the_model_computes_nothing_are_refused_before_a_plan_pro
     assert build(model, *options, "--dimension", "width=17:97:97") == 0
 
 
+def test_sizes_that_are_too_large_for_the_model_are_refused_for_every_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [
+        helper.make_node("Shape", ["image"], ["columns"], name="shape", start=3, end=4),
+        helper.make_node("Slice", ["places", "start", "columns"], ["some"], name="slice"),
+        helper.make_node("Add", ["image", "some"], ["heat"], name="add"),
+    ]
+    output = helper.make_tensor_value_info("heat", TensorProto.FLOAT, ["N", 3, "height", "width"])
+    path = save(tmp_path, nodes, output)
+    model = onnx.load(path)
+    places = {"places": np.ones(90, np.float32), "start": np.array([0])}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in places.items())
+    onnx.save(model, path)
+    for target in ("cpu", "rtx"):
+        assert build(path, "-o", tmp_path / "bundle", *SIZES, "--target", target) == 2
+        said = capsys.readouterr().err
+        assert "the largest sizes that are to be served are height 71, width 97, and the model fails on inputs" in said
+        assert "--dimension height=17:USUAL:LARGEST --dimension width=19:USUAL:LARGEST" in said
+    assert build(path, "-o", tmp_path / "bundle", *SIZES[:3], "width=19:53:90", "--target", "rtx") == 0
+
+
 def test_a_plan_cannot_make_a_list_that_is_as_long_as_the_run_makes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,11 +105,13 @@ class TensorRTRuntime:
             self._forget_removed_regions()
             started = time.perf_counter_ns()
             host_copies_ns = 0
+            for spec in self._description.inputs:
+                self._set_shape(spec, batch.inputs[spec.name])
+            made = {spec.name: self._made(spec, batch.outputs[spec.name]) for spec in self._description.outputs}
             gpu.mark("start")
             for spec in self._description.inputs:
                 host_copies_ns += self._feed(spec, batch.inputs[spec.name])
             gpu.mark("fed")
-            made = {spec.name: self._made(spec, batch.outputs[spec.name]) for spec in self._description.outputs}
             for spec in self._description.outputs:
                 self._bind(spec, self._place(spec, made[spec.name])[0])
             if not self._context.execute_async_v3(gpu.stream):
@@ -226,6 +228,10 @@ class TensorRTRuntime:
                     remedy=remedy,
                 )
 
+    def _set_shape(self, spec: TensorSpec, handle: SlotHandle) -> None:
+        if not self._context.set_input_shape(spec.name, handle.shape):
+            raise self._failed(f"refuses {spec.name} of shape {list(handle.shape)}")
+
     def _made(self, spec: TensorSpec, handle: SlotHandle) -> SlotHandle:
         """The part of an output's slot that a run fills: of the shape that TensorRT infers from the inputs' shapes."""
         shape = tuple(self._context.get_tensor_shape(spec.name))
@@ -261,8 +267,6 @@ class TensorRTRuntime:
         """Bind an input and start its copy; returns what the host's own copy took, in ns."""
         address, host = self._place(spec, handle)
         self._bind(spec, address)
-        if not self._context.set_input_shape(spec.name, handle.shape):
-            raise self._failed(f"refuses {spec.name} of shape {list(handle.shape)}")
         if host is None:
             return 0
         started = time.perf_counter_ns()

@@ -303,7 +303,9 @@ class FrameHeader(_message.Message):
     sequence: _builtins.int
     """Counts up per camera, or the frame is refused; a gap is a frame that was never sent."""
     capture_time_ns: _builtins.int
-    """When the shutter opened, in the clock that `Open` declared."""
+    """When the shutter opened, in the clock that `Open` declared. Counts as unknown where it is later than its arrival, by
+    more than the clock's error bound, or more than a day before it.
+    """
     client_send_time_ns: _builtins.int
     """When the client handed it to gRPC, in the same clock."""
     encoding: Global___Encoding.ValueType

@@ -308,7 +308,7 @@ class Age(_message.Message):
     uncertainty_ns: _builtins.int
     """Error bound of the clock."""
     lower_bound: _builtins.bool
-    """The clocks cannot be compared: the true age is at least this."""
+    """The clocks cannot be compared, or the capture time is unknown: the true age is at least this."""
     def __init__(
         self,
         *,

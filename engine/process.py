@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from engine.bundle import Bundle
@@ -41,6 +42,8 @@ class WorkerRuntime:
         fallback: Whether to run on the CPU where the target cannot be had.
         plan_cache: Directory for plans compiled on this device; None means the user's cache directory.
         run_timeout_s: The process is killed when a batch takes longer.
+        opening: Entered with the process while its engine is opened, which may take minutes: whoever kills it cuts that
+            short.
 
     Raises:
         EngineError: Whatever `open_runtime` raises there.
@@ -63,6 +66,7 @@ class WorkerRuntime:
         fallback: bool = False,
         plan_cache: Path | None = None,
         run_timeout_s: float = RUN_TIMEOUT_S,
+        opening: Callable[[subprocess.Popen[bytes]], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self._regions = regions
         self._run_timeout_s = run_timeout_s
@@ -80,18 +84,17 @@ class WorkerRuntime:
             theirs.close()
         self.pid = self._process.pid
         try:
-            opened = self._ask(
-                {
-                    "op": "open",
-                    "bundle": str(bundle.path.absolute()),
-                    "target": target,
-                    "threads": threads,
-                    "spin": spin,
-                    "fallback": fallback,
-                    "plan_cache": None if plan_cache is None else str(plan_cache.absolute()),
-                },
-                OPEN_TIMEOUT_S,
-            )
+            request = {
+                "op": "open",
+                "bundle": str(bundle.path.absolute()),
+                "target": target,
+                "threads": threads,
+                "spin": spin,
+                "fallback": fallback,
+                "plan_cache": None if plan_cache is None else str(plan_cache.absolute()),
+            }
+            with opening(self._process):
+                opened = self._ask(request, OPEN_TIMEOUT_S)
             if opened["digest"] != bundle.digest:
                 raise BundleCorrupt(
                     f"{bundle.path} changed: its digest is {opened['digest']}, it was opened with {bundle.digest}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -137,6 +138,7 @@ class Server:
             process=self._process,
             died=self._on_thread_death,
         )
+        self._opening_process = host.openings.ending
         self.catalogue = EngineCatalogue(host, self._report, settings.repository)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing from the stubs
         self._telling = asyncio.Lock()
@@ -290,7 +292,8 @@ class Server:
 
     def _configured_runtime(self, bundle: Bundle, regions: RegionTable) -> Runtime:
         settings = self.settings
-        return (WorkerRuntime if settings.engine_process else open_runtime)(
+        in_process = functools.partial(WorkerRuntime, opening=self._opening_process)
+        return (in_process if settings.engine_process else open_runtime)(
             bundle,
             settings.target,
             regions,

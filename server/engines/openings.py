@@ -1,9 +1,12 @@
-"""Engines and bundles that are being opened: that may take minutes, and only the end of the process cuts it short."""
+"""Engines and bundles that are being opened: that may take minutes, and only the end of a process cuts it short."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -18,6 +21,9 @@ class Openings:
     def __init__(self) -> None:
         self._names: dict[asyncio.Future[Any], str] = {}
         self._given_up = asyncio.Event()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        """Of the two above: an engine's process is begun on its own thread."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -25,8 +31,24 @@ class Openings:
         return tuple(self._names.values())
 
     def give_up(self) -> None:
-        """Wait for none of them any more, for good."""
-        self._given_up.set()
+        """Wait for none of them any more, for good. Those in processes of their own end with these."""
+        with self._lock:
+            self._given_up.set()
+            for process in self._processes:
+                process.kill()
+
+    @contextlib.contextmanager
+    def ending(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """While an engine is opened in a process, on any thread: killed where the openings are given up."""
+        with self._lock:
+            self._processes.add(process)
+            if self._given_up.is_set():
+                process.kill()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._processes.discard(process)
 
     def check(self) -> None:
         """Refuse to begin another one that nobody would wait for.

@@ -15,8 +15,10 @@ import pytest
 
 from protos.monocoque.v1 import admin_pb2, state_pb2, stream_pb2
 from protos.monocoque.v1.result_pb2 import STATUS_OK, STATUS_REFUSED
+from server.errors import Draining
 from tests.engine.test_process import runs
 from tests.server.bundles import write_bundle
+from tests.server.conftest import serving
 from tests.server.engines.dying import kill, workers
 from tests.server.engines.test_swap import SWAP
 from tests.server.process import Process
@@ -126,13 +128,34 @@ async def end_of(call: Awaitable[bytes]) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details() or ""
 
 
-async def test_while_an_engine_that_died_is_opened_again(
-    bundle_path: Path, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Once this file is there, engines' processes open for ever."""
     (tmp_path / "sitecustomize.py").write_text(WORKER)
-    endless = tmp_path / "endless"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("ENDLESS", str(endless))
+    monkeypatch.setenv("ENDLESS", str(tmp_path / "endless"))
+    return tmp_path / "endless"
+
+
+async def test_a_process_that_opens_an_engine_ends_with_a_server_inside_another_program(
+    bundle_path: Path, tmp_path: Path, endless: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(bundle_path, engine_process=True) as running:
+        before = workers()
+        endless.touch()
+        new = write_bundle(tmp_path / "new", version="2.0")
+        swapping = asyncio.ensure_future(running.server.core.swap("", "", str(new)))
+        said = ""
+        while "opens it for ever" not in said:
+            said += capfd.readouterr().err
+            await asyncio.sleep(0.01)
+        (opening,) = set(workers()) - set(before)
+    with pytest.raises(Draining):
+        await swapping
+    await running.until(lambda: not runs(opening))
+
+
+async def test_while_an_engine_that_died_is_opened_again(bundle_path: Path, start: Start, endless: Path) -> None:
     server = start(str(bundle_path), *ANYWHERE, "--engine-process", "--drain-seconds", "1")
     address = await asyncio.to_thread(server.address)
     async with grpc.aio.insecure_channel(address) as channel:
@@ -147,6 +170,6 @@ async def test_while_an_engine_that_died_is_opened_again(
         server.process.send_signal(signal.SIGTERM)
         (refused,) = await stream.results(1)
         assert refused.status == STATUS_REFUSED
-    await asyncio.to_thread(ended, server, "quarters 1.0")
-    while runs(int(found[1])):  # the kernel ends it with the server
-        await asyncio.sleep(0.001)
+    code, said = await asyncio.to_thread(server.end)
+    assert (code, "Traceback" in said) == (0, False), said
+    assert not runs(int(found[1]))

@@ -64,8 +64,7 @@ async def run(settings: Settings) -> None:
         log.info("draining, for at most %g s", settings.drain_seconds)
         await server.stop()
     finally:
-        if stop.is_set() and (opening := server.catalogue.opening):
-            log.warning("%s is still being opened: not waiting for it", ", ".join(opening))
+        if stop.is_set() and server.catalogue.opening:
             logging.shutdown()
             os._exit(EXIT_STOPPED)  # the threads that open them would be waited for
 

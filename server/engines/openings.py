@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from server.errors import Draining
+
+log = logging.getLogger("monocoque.engine")
 
 Result = TypeVar("Result")
 
@@ -32,6 +35,8 @@ class Openings:
 
     def give_up(self) -> None:
         """Wait for none of them any more, for good. Those in processes of their own end with these."""
+        if self._names and not self._given_up.is_set():
+            log.warning("%s is still being opened: not waiting for it", ", ".join(self.names))
         with self._lock:
             self._given_up.set()
             for process in self._processes:

@@ -3,9 +3,10 @@
     python -m benchmarks.messages
 
 The same client for all: `grpc.aio` at bytes level, four messages in flight per stream, as many as our credits allow.
-The echoes take the bytes and answer with 200; one is `grpc.aio`, one has a thread per stream, and the faster one is the
-reference. Our server replays 100 kB grey frames through an engine that does nothing, and does everything else: checks,
-scheduling, the thread of the engine, ledger, metrics, the result.
+The echoes take the bytes and answer with 200; one is `grpc.aio`, one the same with gRPC reading as our command has it
+read (`server.host.grpc_core`), one has a thread per stream, and the fastest is the reference. Our server replays 100 kB
+grey frames through an engine that does nothing, and does everything else: checks, scheduling, the thread of the engine,
+ledger, metrics, the result.
 """
 
 from __future__ import annotations
@@ -15,24 +16,31 @@ import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc.aio
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.engineless import HEIGHT, STREAMS, WIDTH
 from benchmarks.serving import Running, cpu_ns, machine, python, verdict
 from protos import wire
 from protos.monocoque.v1 import camera_pb2, stream_pb2
+from server.host import grpc_core
 
 AIM = 0.60
-STREAMS = 8
 IN_FLIGHT = 4
-WIDTH, HEIGHT = 400, 250
-"""100 kB of grey."""
 STREAM_FRAMES = "/monocoque.v1.CameraStreamService/StreamFrames"
-WAYS = {"aio echo": "aio", "threaded echo": "threads", "ours": "ours"}
+READS_AS_WE_DO = {grpc_core.VARIABLE: grpc_core.READ_WHERE_POLLED}
+"""What our command sets."""
+WAYS: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {
+    "aio echo": (("benchmarks.echoes", "aio"), {}),
+    "aio echo, reading as ours": (("benchmarks.echoes", "aio"), READS_AS_WE_DO),
+    "threaded echo": (("benchmarks.echoes", "threads"), {}),
+    "ours": (("benchmarks.engineless",), READS_AS_WE_DO),
+}
+"""Modules with their arguments, and what is added to the environment."""
 
 
 async def _echo(call: Any, _camera_id: str, seconds: float) -> int:  # noqa: ANN401 - an untyped call
@@ -96,7 +104,10 @@ async def measure(rounds: int, seconds: float) -> dict[str, list[tuple[float, fl
     """Every way in each round."""
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     with contextlib.ExitStack() as stack:
-        servers = {way: stack.enter_context(python("-m", "benchmarks.engineless", kind)) for way, kind in WAYS.items()}
+        servers = {
+            way: stack.enter_context(python("-m", *module, environment=environment))
+            for way, (module, environment) in WAYS.items()
+        }
         for number in range(rounds + 1):
             for way, running in servers.items():
                 measured = await rate(running, way, seconds if number else 0.5)

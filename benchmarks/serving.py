@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,14 +33,20 @@ class Running:
 
 
 @contextlib.contextmanager
-def python(*arguments: str) -> Iterator[Running]:
+def python(*arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
     """A Python process that logs `serving ... at ADDRESS, metrics at URL` once it is up.
 
     Args:
         arguments: Of the interpreter.
+        environment: Variables besides ours.
     """
     process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
     )
     assert process.stdout is not None  # noqa: S101 - it was asked for
     said = []

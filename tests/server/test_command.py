@@ -17,7 +17,7 @@ import pytest
 
 from protos.monocoque.v1 import result_pb2 as pb
 from protos.monocoque.v1 import state_pb2
-from server.__main__ import main
+from server.command import main
 from tests.server.bundles import write_bundle
 from tests.server.process import Process
 from tests.server.raw_client import RawState, RawStream, camera, frame

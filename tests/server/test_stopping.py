@@ -33,7 +33,7 @@ import logging, sys, threading
 from pathlib import Path
 import server.app
 from engine.bundle import Bundle
-from server.__main__ import main
+from server.command import main
 
 def for_ever(what, wanted, real):
     def work(subject, *arguments, **named):

@@ -13,11 +13,11 @@ from protos.monocoque.v1 import stream_pb2 as pb
 from server.engines.mailbox import Mailbox, SetKey
 from server.errors import OutOfOrder
 from server.frames import TORN, Answer, CameraKey, Frame, OpenCamera
-from server.observe.ledger import Ledger
 from server.observe.metrics import Metrics
 from server.shared_memory.region import BorrowedSlot, StreamRegion
 from server.stream.answers import AnswerWriter, Finished, as_response, failure, finish
-from server.stream.clock import ClientClock, HostClock, StepWatch, declared
+from server.stream.arrivals import Arrivals
+from server.stream.clock import ClientClock, HostClock, declared
 from server.stream.complaints import WRONG, Complaints
 from server.stream.layout import RAW_ENCODINGS, VIDEO_ENCODINGS, check_frame
 from server.stream.opening import SET_TOLERANCE_NS, credits_of, is_replay
@@ -66,7 +66,6 @@ class Session:
         self.replays = is_replay(request)
         self.credits = credits_of(request)
         self.clock: ClientClock = declared(request.clock, host)
-        self._steps = StepWatch(self.clock, host)
         self.unanswered = 0
         self.region: StreamRegion | None = None
         """Where its frames lie; set before the first, for a client that asked for shared memory."""
@@ -77,7 +76,6 @@ class Session:
         self._idle = asyncio.Event()
         self._idle.set()
         self._room = asyncio.Event()
-        self._max_age_ns = request.max_age_ns
         self._max_frame_bytes = max_frame_bytes
         self._host = host
         self.mailbox = mailbox
@@ -86,6 +84,7 @@ class Session:
         self._audience = audience
         self._metrics = metrics
         self._complaints = Complaints(self.id)
+        self._arrivals = Arrivals(self.clock, host, request.max_age_ns, metrics, self._complaints)
         self._pieces = Pieces(max_frame_bytes)
         self._closed = False
         self._refusing = ""
@@ -166,7 +165,7 @@ class Session:
         camera = self.cameras.get(header.camera_id)
         slot, misplaced = self._borrow(request, camera)
         pixels = pixels if slot is None else slot.pixels
-        frame = self._frame(camera or self._stranger(), header, pixels, received)
+        frame = self._arrivals.frame(camera or self._stranger(), header, pixels, received)
         frame.shared, frame.give_back = slot, give_back
         self.unanswered += 1
         self._idle.clear()
@@ -264,27 +263,6 @@ class Session:
         if camera.last_sequence is None or sequence > camera.last_sequence:
             return None
         return f"sequence {sequence} does not follow {camera.last_sequence}; it must count up"
-
-    def _frame(self, camera: OpenCamera, header: camera_pb2.FrameHeader, pixels: memoryview, received: int) -> Frame:
-        for whose in self._steps.steps(header.client_send_time_ns, received):
-            self._metrics.clock_steps(whose).inc()
-        sent = self.clock.to_monotonic(header.client_send_time_ns, received, self._host)
-        captured = self.clock.to_monotonic(header.capture_time_ns, received, self._host)
-        max_age_ns = header.max_age_ns or self._max_age_ns
-        since = received if captured is None else captured
-        if captured is None and header.capture_time_ns and self.clock.kind != pb.CLOCK_KIND_UNKNOWN:
-            late_ns = header.capture_time_ns - self.clock.offset_ns(self._host) - received
-            if self._complaints.add_misdated(camera.key.camera_id, header.sequence, late_ns):
-                self._metrics.clock_steps("capture").inc()
-        return Frame(
-            camera=camera,
-            header=header,
-            pixels=pixels,
-            ledger=Ledger(received=received, sent=sent, uncertainty_ns=self.clock.error_ns),
-            captured=captured,
-            uncertainty_ns=self.clock.error_ns,
-            deadline_ns=since + max_age_ns if max_age_ns else None,
-        )
 
     def left_slot(self, frame: Frame) -> None:
         """A frame was taken from its slot: in REPLAY, there is room for another."""

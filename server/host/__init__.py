@@ -1,1 +1,1 @@
-"""What the process asks of its kernel and allocator, and what it knows of its memory."""
+"""What the process asks of its kernel, its allocator and gRPC's core, and what it knows of its memory."""
